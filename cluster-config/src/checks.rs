@@ -1,0 +1,162 @@
+//! Settings that are fine alone and wrong together, each with the reason.
+//!
+//! Role: the second half of reading a [`Config`]. A conflict stops the node; a warning is for
+//! the log. Each relation stands here once, so that whoever changes a default sees what hangs
+//! on it.
+
+use crate::config::Config;
+use crate::reader::Reader;
+use crate::value::spell_duration;
+
+/// Below this a secret can be guessed offline.
+const SECRET_BYTES_ADVISED: usize = 16;
+
+impl Config {
+    /// Notes every pair of settings that do not go together.
+    pub(crate) fn cross_check(&self, r: &mut Reader<'_>) {
+        self.check_lease(r);
+        self.check_timeouts(r);
+        self.check_stores(r);
+        self.check_addresses(r);
+    }
+
+    fn check_lease(&self, r: &mut Reader<'_>) {
+        let c = &self.cluster;
+        let keys = ["cluster.lease_renew", "cluster.lease"];
+        r.require(c.lease_renew * 3 <= c.lease, keys, || {
+            let most = spell_duration(c.lease / 3);
+            format!("must be at most a third of `cluster.lease` ({most}): two renewals may be lost")
+        });
+        let keys = ["cluster.lease_margin", "cluster.lease"];
+        r.require(c.lease_margin + 2 * c.lease_renew <= c.lease, keys, || {
+            "must leave two renewals' time of `cluster.lease`, or the holder never trusts it".into()
+        });
+        let keys = ["cluster.suspect_after", "cluster.ping_interval"];
+        r.require(c.suspect_after >= 2 * c.ping_interval, keys, || {
+            "must be at least twice `cluster.ping_interval`: one lost ping is no failure".into()
+        });
+        let keys = ["cluster.cut_after", "cluster.suspect_after"];
+        r.require(c.cut_after > c.suspect_after, keys, || {
+            "must be longer than `cluster.suspect_after`: a suspect gets time to come back".into()
+        });
+        let keys = ["store.query_timeout", "cluster.lease"];
+        r.require(self.store.query_timeout + c.lease_renew <= c.lease, keys, || {
+            "must fit into `cluster.lease` beside one renewal: a renewal that hangs must fail \
+             while the lease still holds"
+                .into()
+        });
+    }
+
+    fn check_timeouts(&self, r: &mut Reader<'_>) {
+        let server = &self.server;
+        let request = server.request_timeout;
+        let keys = ["server.body_read_timeout", "server.request_timeout"];
+        r.require(server.body_read_timeout <= request, keys, || {
+            "must not exceed `server.request_timeout`, which includes reading the body".into()
+        });
+        let keys = ["server.check_timeout", "server.request_timeout"];
+        r.require(server.check_timeout <= request, keys, || {
+            "must not exceed `server.request_timeout`, which includes the decision".into()
+        });
+        let keys = ["server.drain_timeout", "server.request_timeout"];
+        r.require(request <= server.drain_timeout, keys, || {
+            "must be at least `server.request_timeout`, or a shut-down cuts requests off".into()
+        });
+        let store = self.store.query_timeout + self.store.acquire_timeout;
+        let keys = ["store.acquire_timeout", "server.request_timeout"];
+        r.require(store <= request, keys, || {
+            "and `store.query_timeout` must together fit into `server.request_timeout`, or the \
+             caller is gone before the store's answer is known"
+                .into()
+        });
+        let keys = ["recorder.gather", "store.query_timeout"];
+        r.require(self.recorder.gather < self.store.query_timeout, keys, || {
+            "must be shorter than `store.query_timeout`: waiting may not outlast the work".into()
+        });
+        let keys = ["actors.passivate_after", "checkpoint.interval"];
+        r.require(self.checkpoint.interval <= self.actors.passivate_after, keys, || {
+            "must be at least `checkpoint.interval`, or actors leave before their first checkpoint"
+                .into()
+        });
+    }
+
+    fn check_stores(&self, r: &mut Reader<'_>) {
+        let window = self.ingest.accept_window;
+        let keys = ["retention.usage_records", "ingest.accept_window"];
+        r.require(self.retention.usage_records >= window, keys, || {
+            "must be at least `ingest.accept_window`: a late event needs its day's partition".into()
+        });
+        let keys = ["billing.grace", "ingest.accept_window"];
+        r.require(self.billing.grace <= window, keys, || {
+            "must not exceed `ingest.accept_window`: events older than that are refused".into()
+        });
+        let keys = ["recorder.lanes", "store.pool_size"];
+        r.require(self.recorder.lanes < self.store.pool_size, keys, || {
+            "must be fewer than `store.pool_size`: leases, checkpoints and reads need one too"
+                .into()
+        });
+        let (queue, batch) = (self.recorder.queue_rows_max, self.ingest.batch_events_max);
+        let keys = ["recorder.queue_rows_max", "ingest.batch_events_max"];
+        r.require(batch <= queue, keys, || {
+            "must be at least `ingest.batch_events_max`, or a full batch is always refused".into()
+        });
+        let (rows, mailbox) = (self.ingest.batch_checks_max, self.actors.mailbox_messages_max);
+        let keys = ["actors.mailbox_messages_max", "ingest.batch_checks_max"];
+        r.require(rows <= mailbox, keys, || {
+            "must be at least `ingest.batch_checks_max`, or a batch for one key refuses itself"
+                .into()
+        });
+    }
+
+    fn check_addresses(&self, r: &mut Reader<'_>) {
+        let listen = self.cluster_listen;
+        let clustered = listen.is_some() && self.database_url.is_shared();
+        let keys = ["cluster_listen", "cluster_secret"];
+        r.require(!clustered || self.cluster_secret.is_some(), keys, || {
+            "needs `cluster_secret`: peers prove themselves with it".into()
+        });
+        let keys = ["cluster_advertise", "cluster_listen"];
+        r.require(listen.is_some() || self.cluster_advertise.is_none(), keys, || {
+            "needs `cluster_listen`: peers would dial where nobody listens".into()
+        });
+        let wildcard = listen.is_some_and(|address| address.ip().is_unspecified());
+        let reachable = !clustered || !wildcard || self.cluster_advertise.is_some();
+        r.require(reachable, ["cluster_listen", "cluster_advertise"], || {
+            "listens on every interface, so `cluster_advertise` must say which one peers dial"
+                .into()
+        });
+        let http = Some(self.http);
+        let pairs = [
+            (["cluster_listen", "http"], listen, http),
+            (["grpc", "http"], self.grpc, http),
+            (["grpc", "cluster_listen"], self.grpc, listen),
+        ];
+        for (keys, one, other) in pairs {
+            let taken = one == other && one.is_some_and(|address| address.port() != 0);
+            r.require(!taken, keys, || {
+                format!("is the address of `{}`; each protocol needs its own", keys[1])
+            });
+        }
+    }
+
+    /// What is allowed and yet worth a line in the log.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let secrets =
+            [("cluster_secret", &self.cluster_secret), ("admin_token", &self.admin_token)];
+        for (key, secret) in secrets {
+            if secret.as_ref().is_some_and(|secret| secret.expose().len() < SECRET_BYTES_ADVISED) {
+                warnings.push(format!(
+                    "`{key}` is shorter than {SECRET_BYTES_ADVISED} bytes and can be guessed"
+                ));
+            }
+        }
+        if self.cluster_listen.is_some() && !self.database_url.is_shared() {
+            warnings.push("`cluster_listen` has no effect: SQLite serves one node only".into());
+        }
+        if self.cluster_listen.is_some() && self.node_id.as_str() == "node-1" {
+            warnings.push("`node_id` is the default; each node of a cluster needs its own".into());
+        }
+        warnings
+    }
+}

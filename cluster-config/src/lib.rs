@@ -1,0 +1,38 @@
+//! The facts every node of a Weir cluster must agree on.
+//!
+//! Role: what a node is told ([`config`]), what no node may exceed ([`limits`]) and where a
+//! subscription lives ([`shard`]). Pure but for one function, [`read_text`], which reads one
+//! bounded file; no socket, no clock, no task. Everything above may use it; it uses nothing of
+//! ours.
+//!
+//! ```text
+//!   defaults < config file < environment < flags        layers.rs   text with its origin
+//!                        │
+//!                        ▼
+//!                    reader.rs                           each setting read once, all faults kept
+//!                        │
+//!                        ▼
+//!                    Config                              typed, cross-checked, never re-read
+//! ```
+
+pub mod config;
+pub mod limits;
+pub mod shard;
+
+mod checks;
+mod error;
+mod layers;
+mod reader;
+mod secret;
+mod sections;
+mod show;
+mod value;
+
+pub use config::{Config, Overrides, Sources, read_text};
+pub use error::{ConfigError, Origin, Problem};
+pub use secret::Secret;
+pub use sections::{
+    Actors, Billing, Checkpoint, Cluster, Ingest, Recorder, Retention, Server, Store, Webhooks,
+};
+pub use shard::shard_of;
+pub use value::{DatabaseUrl, HostPort, LogFormat, NodeId};

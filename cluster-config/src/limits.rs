@@ -1,0 +1,410 @@
+//! Every hard limit of the product, each with what breaks if it were larger or smaller.
+//!
+//! Role: one place to look when something is refused for its size, and one place to change it.
+//! A limit that an operator may lower is a setting in [`crate::config`] whose upper bound is the
+//! constant here. Two facts live elsewhere because the core may import nothing of ours: the
+//! largest count (`weir_core::UNITS_MAX`, 2^53 - 1) and the ranges of the domain's newtypes.
+//!
+//! The checks at the end of the file hold the relations between limits at compile time. Names
+//! carry their unit: `_BYTES`, `_CHARS`, `_ROWS`; a plain number counts entries.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const DAY_HOURS: u64 = 24;
+
+// ---------------------------------------------------------------------------------------------
+// One request
+// ---------------------------------------------------------------------------------------------
+
+/// Bytes of one request body, before and after decompression alike.
+/// Larger: a few hundred concurrent uploads, or one gzip bomb, exhaust the node's memory.
+/// Smaller: a full batch of events with long paths and user agents no longer fits.
+pub const BODY_BYTES_MAX: usize = 8 * MIB;
+
+/// Bytes of one request's line and headers together.
+/// Larger: idle connections pin that much memory each. Smaller: a path at its limit inside
+/// `X-Forwarded-Uri`, beside ordinary cookies, is refused.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 32 * KIB;
+
+/// Open HTTP connections of one node.
+/// Larger: descriptors and buffers (~40 KB each) run out before the listener says no.
+/// Smaller: a fleet of gateways with ordinary pools cannot all connect.
+pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// Events in one request.
+/// Larger: one request occupies a recorder lane for several transactions and starves the others.
+/// Smaller: a gateway that kept events through an outage takes too many round trips to drain.
+pub const BATCH_EVENTS_MAX: usize = 10_000;
+
+/// Checks in one request.
+/// Larger: the slowest item delays too many neighbours past their deadline.
+/// Smaller: batch callers fall back to one request a check.
+pub const BATCH_CHECKS_MAX: usize = 1_000;
+
+/// Rows on a page of a list when the caller does not say.
+/// Larger: a casual look costs a large read. Smaller: scripts page needlessly.
+pub const PAGE_LIMIT_DEFAULT: usize = 100;
+
+/// Rows on a page of a list at most.
+/// Larger: a page is no longer answered inside the request time-out, and its rows are held in
+/// memory at once. Smaller: walking the audit trail of a busy day takes thousands of requests.
+pub const PAGE_LIMIT_MAX: usize = 1_000;
+
+/// Period bounds in one preview, and empty or full buckets in one trend.
+/// Larger: a second-granular question over a year builds millions of buckets in memory.
+/// Smaller: a week by the minute (10,080) cannot be drawn.
+pub const BUCKETS_MAX: usize = 11_000;
+
+/// Rows fetched at a time while an export or a recovery streams.
+/// Larger: memory of an export grows with its chunk. Smaller: round trips dominate.
+pub const STREAM_CHUNK_ROWS: usize = 1_000;
+
+// ---------------------------------------------------------------------------------------------
+// One field
+// ---------------------------------------------------------------------------------------------
+
+/// Characters of an event id (at most four bytes each in UTF-8).
+/// Larger: the dedupe index, kept for the whole accept window, outgrows memory.
+/// Smaller: ids made of a gateway name, a UUID and a counter are refused. The contract says 128.
+pub const EVENT_ID_CHARS_MAX: usize = 128;
+
+/// Bytes of an `Idempotency-Key` or `requestId`.
+/// Larger: the per-subscription ring of recent keys grows with it. Smaller: UUIDs with a prefix
+/// are refused.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+/// Bytes of a subscription key or a bearer token as sent by a client.
+/// Larger: hashing attacker-sized input on the hot path. Smaller: signed keys brought along from
+/// another system do not fit.
+pub const KEY_BYTES_MAX: usize = 512;
+
+/// Bytes of an API path kept with an event or matched by a plan; longer ones are cut when
+/// recorded and refused in a plan.
+/// Larger: ledger rows are dominated by attacker-chosen text. Smaller: real paths lose their end.
+pub const PATH_BYTES_MAX: usize = 2_048;
+
+/// Bytes of a user agent kept with an event; longer ones are cut.
+/// Larger: as for the path. Smaller: real browser strings (200 to 300 bytes) are cut.
+pub const USER_AGENT_BYTES_MAX: usize = 512;
+
+/// Bytes of an HTTP method.
+/// Larger: room for text that is no method. Smaller: the longest registered one,
+/// `UPDATEREDIRECTREF` (RFC 4437), is refused.
+pub const METHOD_BYTES_MAX: usize = 17;
+
+/// Bytes of a textual IP address; an IPv4-mapped IPv6 address has 45.
+/// Larger: room for text that is no address. Smaller: mapped addresses are refused.
+pub const IP_ADDRESS_BYTES_MAX: usize = 45;
+
+/// Characters of a name a person gives: plan, quota, rate limit, meter, token, tenant, API id.
+/// Larger: names travel in every decision, header and metric. Smaller: descriptive names do
+/// not fit.
+pub const NAME_CHARS_MAX: usize = 128;
+
+/// Bytes of an e-mail address (RFC 5321 §4.5.3.1.3 allows a path of 256 with its brackets).
+/// Larger: not an address. Smaller: valid ones are refused.
+pub const EMAIL_BYTES_MAX: usize = 254;
+
+/// Bytes of a webhook's URL.
+/// Larger: outbox rows grow. Smaller: URLs with a signed token in the query are refused.
+pub const URL_BYTES_MAX: usize = 2_048;
+
+/// Characters of the reason given with an adjustment or a reset.
+/// Larger: the audit log becomes a blob store. Smaller: a ticket reference with a sentence is cut.
+pub const REASON_CHARS_MAX: usize = 1_000;
+
+/// Bytes of a subscription's `metadata` as JSON.
+/// Larger: it is loaded with the actor, so resident memory grows past its budget.
+/// Smaller: a handful of references to other systems does not fit.
+pub const METADATA_BYTES_MAX: usize = 4 * KIB;
+
+/// Meters named in one event's `quantities` or one check's `cost.*`.
+/// Larger: each is a ledger column's worth of JSON and a loop on the hot path.
+/// Smaller: a plan with the most quotas could not be fed by one event.
+pub const QUANTITIES_MAX: usize = 32;
+
+// ---------------------------------------------------------------------------------------------
+// One plan
+// ---------------------------------------------------------------------------------------------
+
+/// Quotas of a plan.
+/// Larger: each decision loops over them and each has counters, holds and escrow in memory.
+/// Smaller: requests, tokens in, tokens out and bytes, by day and by month, do not fit.
+pub const QUOTAS_PER_PLAN_MAX: usize = 16;
+
+/// Rate limits of a plan.
+/// Larger: each decision looks at all of them. Smaller: a limit for each group of endpoints
+/// does not fit.
+pub const RATE_LIMITS_PER_PLAN_MAX: usize = 32;
+
+/// Cost rules of a plan, matched in order by method and path.
+/// Larger: the linear match shows in the latency of a check. Smaller: an API of ordinary size
+/// cannot price each of its endpoints.
+pub const COSTS_PER_PLAN_MAX: usize = 256;
+
+/// Tiers of one price model.
+/// Larger: rating a period is no longer trivial work. Smaller: published price lists do not fit.
+pub const TIERS_MAX: usize = 100;
+
+/// Warning thresholds of one quota.
+/// Larger: one burst fires a page of notices. Smaller: 50/75/80/90/95/100 with room is refused.
+pub const THRESHOLDS_PER_QUOTA_MAX: usize = 20;
+
+// ---------------------------------------------------------------------------------------------
+// Time
+// ---------------------------------------------------------------------------------------------
+
+/// How far ahead of the node's clock an event may be stamped. Fixed: gateways and nodes must
+/// agree on it. Larger: a wrong gateway clock books usage into the next period.
+/// Smaller: ordinary clock drift makes gateways lose events.
+pub const FUTURE_SKEW: Duration = Duration::from_mins(5);
+
+/// Default age up to which an event is accepted, and recognised as a duplicate.
+/// Larger: the dedupe index keeps every id longer. Smaller: a gateway cut off for a month, or
+/// one monthly period plus its grace, loses events.
+pub const ACCEPT_WINDOW_DEFAULT: Duration = Duration::from_hours(35 * DAY_HOURS);
+
+/// Largest accept window an operator may set.
+/// Larger: years of event ids stay in the dedupe index for nothing. Smaller: a log of some years
+/// ago cannot be loaded with its own times, as when a history is brought in or replayed.
+pub const ACCEPT_WINDOW_MAX: Duration = Duration::from_hours(20 * 366 * DAY_HOURS);
+
+/// Default life of an unsettled hold.
+/// Larger: a gateway that dies keeps its clients' quota blocked longer. Smaller: slow requests
+/// are no longer covered by their hold when their event arrives.
+pub const HOLD_TTL_DEFAULT: Duration = Duration::from_mins(1);
+
+/// Longest `holdTtl` of a plan, which is also how long a named reservation may live.
+/// Larger: abandoned reservations block quota for days and after a crash the restored escrow
+/// does too. Smaller: batch jobs that run overnight cannot reserve.
+pub const RESERVATION_TTL_MAX: Duration = Duration::from_hours(DAY_HOURS);
+
+/// How long a decision is remembered for its idempotency key (the contract says 10 s).
+/// Larger: the ring of recent keys holds more than its entries at ordinary rates.
+/// Smaller: a hedge or a retry after a fail-over is charged twice.
+pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(10);
+
+/// Life of a single-use ticket for the live stream.
+/// Larger: a leaked URL stays usable. Smaller: a slow page misses it.
+pub const STREAM_TICKET_TTL: Duration = Duration::from_secs(30);
+
+// ---------------------------------------------------------------------------------------------
+// One subscription in memory
+// ---------------------------------------------------------------------------------------------
+
+/// Time buckets in which one quota keeps its pending holds.
+/// Larger: more memory an actor for no visible gain. Smaller: holds return in coarser steps
+/// (a hold may outlive its time by one bucket: `holdTtl` / buckets).
+pub const HOLD_BUCKETS: usize = 16;
+
+/// Named reservations open at once in one subscription.
+/// Larger: one subscription's map and snapshot grow past a megabyte. Smaller: a busy gateway
+/// that reserves each request cannot keep a second of them in flight.
+pub const RESERVATIONS_PER_SUBSCRIPTION_MAX: usize = 10_000;
+
+/// Recent decisions one subscription remembers by idempotency key.
+/// Larger: memory of a hot subscription. Smaller: above about a hundred keyed checks a second
+/// the oldest are forgotten before [`IDEMPOTENCY_WINDOW`] ends.
+pub const IDEMPOTENCY_RING_ENTRIES: usize = 1_024;
+
+/// Messages waiting in one subscription's mailbox.
+/// Larger: the last in line waits longer than its caller does, so the work is wasted.
+/// Smaller: an ordinary burst of a hot key is refused although the actor would serve it in time
+/// (at 2 µs a message this many take 2 ms).
+pub const MAILBOX_MESSAGES_MAX: usize = 1_024;
+
+/// Subscriptions of one shard that may be loading from the store at once.
+/// Larger: a cold start floods the store's pool and every load times out together.
+/// Smaller: a take-over warms up too slowly.
+pub const ACTIVATIONS_PER_SHARD_MAX: usize = 64;
+
+/// Resident subscriptions of one node at most.
+/// Larger: at 10 to 14 KB each this many take 56 GB. Smaller: big machines stay half empty.
+pub const RESIDENT_MAX: usize = 4_000_000;
+
+/// Resident subscriptions of one node when the operator does not say.
+/// Larger: 2 to 3 GB and more, which a small machine does not have. Smaller: an ordinary
+/// installation passivates and loads all the time.
+pub const RESIDENT_DEFAULT: usize = 200_000;
+
+/// Distinct endpoints one subscription's analytics keep in one minute; the rest is counted
+/// under one name for "other".
+/// Larger: paths with ids in them fill memory and table. Smaller: real APIs lose endpoints.
+pub const ENDPOINTS_PER_MINUTE_MAX: usize = 200;
+
+/// Distinct countries, and distinct status codes, of one analytics bucket.
+/// Larger: made-up values fill the bucket. Smaller: ISO 3166 has 249 and HTTP ~60 in use.
+pub const BUCKET_LABELS_MAX: usize = 256;
+
+// ---------------------------------------------------------------------------------------------
+// One node's caches and queues
+// ---------------------------------------------------------------------------------------------
+
+/// Known subscription keys in the router's cache.
+/// Larger: at about 150 bytes each, memory that resident subscriptions need. Smaller: a full
+/// node asks the store for keys of subscriptions it has in memory.
+pub const KEY_CACHE_ENTRIES_MAX: usize = 500_000;
+
+/// Unknown keys remembered as unknown.
+/// Larger: a scan with made-up keys evicts useful memory. Smaller: the same scan reaches the
+/// store with every request.
+pub const NEGATIVE_KEY_CACHE_ENTRIES_MAX: usize = 50_000;
+
+/// How long a known key is trusted without asking again, should an invalidation be lost.
+/// Larger: a revoked key works longer in that case. Smaller: the store is asked more.
+pub const KEY_CACHE_TTL: Duration = Duration::from_mins(1);
+
+/// How long an unknown key is remembered as unknown.
+/// Larger: a subscription made on another node is refused longer. Smaller: a scan costs more.
+pub const NEGATIVE_KEY_CACHE_TTL: Duration = Duration::from_secs(5);
+
+/// Rows of one ledger transaction.
+/// Larger: the first event of a group waits for the last, and locks are held longer.
+/// Smaller: the fixed cost of fence and commit is paid more often.
+pub const APPEND_ROWS_MAX: usize = 1_000;
+
+/// Rows waiting before one recorder lane; more are refused with 503, which gateways retry.
+/// Larger: memory, and waits beyond the request time-out. Smaller: one full batch plus the
+/// ordinary stream beside it is refused.
+pub const RECORDER_QUEUE_ROWS_MAX: usize = 20_000;
+
+/// Recorder lanes (writers) of one node.
+/// Larger: each takes a connection of the pool for long spells. Smaller: a big machine's store
+/// is not kept busy.
+pub const RECORDER_LANES_MAX: usize = 32;
+
+/// Rows of one checkpoint statement.
+/// Larger: a lost fence throws away more work and the statement nears its time-out.
+/// Smaller: fixed costs again.
+pub const CHECKPOINT_CHUNK_ROWS_MAX: usize = 2_000;
+
+/// Database connections of one node.
+/// Larger: a few nodes exhaust a server's default `max_connections` of 100 several times over.
+/// Smaller: lanes, checkpoints and reads of a large node wait for each other.
+pub const POOL_CONNECTIONS_MAX: usize = 256;
+
+/// Outbox rows one worker claims at a time.
+/// Larger: a worker that dies holds back more notices until its claim lapses.
+/// Smaller: claims cost more than deliveries.
+pub const OUTBOX_CLAIM_ROWS_MAX: usize = 100;
+
+/// Attempts to deliver one notice that an operator may set.
+/// Larger: with exponential back-off the last would come after weeks. Smaller: a weekend's
+/// outage of a receiver cannot be covered.
+pub const DELIVERY_ATTEMPTS_MAX: usize = 20;
+
+/// Live streams (sockets and event streams) open at once on one node.
+/// Larger: each has a task and a buffer. Smaller: a dashboard on a wall in every office is cut.
+pub const STREAMS_MAX: usize = 1_000;
+
+/// Subscriptions one live stream may follow.
+/// Larger: one socket costs as much as all. Smaller: an overview page needs several sockets.
+pub const STREAM_SUBSCRIPTIONS_MAX: usize = 100;
+
+/// Frames a second and subscription on a live stream (the contract says 10).
+/// Larger: browsers spend their time painting. Smaller: 250 ms from change to frame is missed.
+pub const STREAM_FRAMES_PER_SECOND_MAX: usize = 10;
+
+// ---------------------------------------------------------------------------------------------
+// The cluster
+// ---------------------------------------------------------------------------------------------
+
+/// Shards of a cluster, fixed at its birth.
+/// Larger: does not fit the two bytes it has on the wire. Smaller: nothing breaks, but a large
+/// cluster could not be spread evenly.
+pub const SHARD_COUNT_MAX: u16 = u16::MAX;
+
+/// Shards of a cluster when its first node does not say.
+/// Larger: more rows to lock in a transaction that spans shards (256 instead of one costs about
+/// 10 %). Smaller: at ten nodes the load of two differs by more than a tenth.
+pub const SHARD_COUNT_DEFAULT: u16 = 1_024;
+
+/// Nodes of a cluster.
+/// Larger: every pair keeps a connection, and every map change reaches all. Smaller: planned
+/// sizes do not fit.
+pub const NODES_MAX: usize = 128;
+
+/// Times a request may be passed on.
+/// Larger: two nodes with different maps may pass it to and fro. Smaller: only owners answer.
+pub const HOPS_MAX: u8 = 1;
+
+/// Checks in one frame to a peer.
+/// Larger: the first waits for the last. Smaller: per-frame costs dominate.
+pub const PEER_BATCH_CHECKS_MAX: usize = 64;
+
+/// How long a frame to a busy peer is held open for more checks.
+/// Larger: shows in the latency of a remote check. Smaller: frames stay nearly empty.
+pub const PEER_BATCH_WAIT: Duration = Duration::from_micros(200);
+
+/// Bytes of one frame between nodes.
+/// Larger: one frame delays all behind it, and the engine closes the session at 16 MiB.
+/// Smaller: a shard's snapshot takes needlessly many.
+pub const PEER_FRAME_BYTES_MAX: usize = MIB;
+
+/// Checks on their way to one peer and not answered yet.
+/// Larger: a stuck peer ties up this many requests and their memory. Smaller: a healthy peer
+/// at a millisecond's distance is not kept busy.
+pub const PEER_IN_FLIGHT_CHECKS_MAX: usize = 4_096;
+
+/// Checks one frozen shard buffers during a planned move.
+/// Larger: the owner-to-be starts with a backlog it cannot clear in time. Smaller: at 20,000
+/// checks a second a freeze of 50 ms already overflows.
+pub const HANDOFF_BUFFERED_CHECKS_MAX: usize = 2_048;
+
+/// Shards moving at once from one node.
+/// Larger: an outcome that stays unknown freezes more of them. Smaller: draining a node takes
+/// longer than its orchestrator waits.
+pub const HANDOFF_SHARDS_MAX: usize = 8;
+
+// ---------------------------------------------------------------------------------------------
+// Files read at start
+// ---------------------------------------------------------------------------------------------
+
+/// Bytes of the config file, and of a file that holds a secret.
+/// Larger: a mistaken path (a device, a log) is read for ever. Smaller: nothing real comes near.
+pub const CONFIG_FILE_BYTES_MAX: usize = MIB;
+
+// ---------------------------------------------------------------------------------------------
+// Relations between limits
+// ---------------------------------------------------------------------------------------------
+
+// A full batch fits an empty lane, with as much again beside it.
+const _: () = assert!(2 * BATCH_EVENTS_MAX <= RECORDER_QUEUE_ROWS_MAX);
+// A batch is cut into whole transactions, and a lane's queue holds several.
+const _: () = assert!(APPEND_ROWS_MAX <= BATCH_EVENTS_MAX);
+const _: () = assert!(RECORDER_QUEUE_ROWS_MAX.is_multiple_of(APPEND_ROWS_MAX));
+// A full batch of plain events (about 500 bytes each) fits one body.
+const _: () = assert!(BATCH_EVENTS_MAX * 500 <= BODY_BYTES_MAX);
+// A path and a user agent at their limits leave room for the other headers.
+const _: () = assert!(2 * PATH_BYTES_MAX + 2 * USER_AGENT_BYTES_MAX < REQUEST_HEAD_BYTES_MAX / 2);
+// A batch of checks for one hot key fits that key's mailbox.
+const _: () = assert!(BATCH_CHECKS_MAX <= MAILBOX_MESSAGES_MAX);
+// A mailbox full of keyed checks can be remembered whole.
+const _: () = assert!(MAILBOX_MESSAGES_MAX <= IDEMPOTENCY_RING_ENTRIES);
+const _: () = assert!(PAGE_LIMIT_DEFAULT <= PAGE_LIMIT_MAX);
+const _: () = assert!(STREAM_CHUNK_ROWS <= PAGE_LIMIT_MAX);
+// One event can feed every quota of the largest plan.
+const _: () = assert!(QUOTAS_PER_PLAN_MAX <= QUANTITIES_MAX);
+// Two keys of each resident subscription fit the cache, so that activity alone asks no store.
+const _: () = assert!(2 * RESIDENT_DEFAULT <= KEY_CACHE_ENTRIES_MAX);
+const _: () = assert!(RESIDENT_DEFAULT <= RESIDENT_MAX);
+// A scan with made-up keys cannot take the room of real ones.
+const _: () = assert!(NEGATIVE_KEY_CACHE_ENTRIES_MAX < KEY_CACHE_ENTRIES_MAX);
+const _: () = assert!(FUTURE_SKEW.as_secs() < ACCEPT_WINDOW_DEFAULT.as_secs());
+const _: () = assert!(ACCEPT_WINDOW_DEFAULT.as_secs() <= ACCEPT_WINDOW_MAX.as_secs());
+const _: () = assert!(HOLD_TTL_DEFAULT.as_secs() <= RESERVATION_TTL_MAX.as_secs());
+// A retry that is still remembered meets its own hold, not an expired one.
+const _: () = assert!(IDEMPOTENCY_WINDOW.as_secs() <= HOLD_TTL_DEFAULT.as_secs());
+const _: () = assert!(SHARD_COUNT_DEFAULT >= 1);
+const _: () = assert!(NODES_MAX <= SHARD_COUNT_DEFAULT as usize);
+// A window holds many frames, so that batching pays.
+const _: () = assert!(PEER_BATCH_CHECKS_MAX * 8 <= PEER_IN_FLIGHT_CHECKS_MAX);
+// A frame of checks, each with a key and a path at its limit, stays inside a frame.
+const _: () = {
+    let check_bytes = KEY_BYTES_MAX + PATH_BYTES_MAX + IDEMPOTENCY_KEY_BYTES_MAX + 256;
+    assert!(PEER_BATCH_CHECKS_MAX * check_bytes <= PEER_FRAME_BYTES_MAX);
+};
+// The lanes leave connections to checkpoints and reads.
+const _: () = assert!(2 * RECORDER_LANES_MAX <= POOL_CONNECTIONS_MAX);

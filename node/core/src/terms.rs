@@ -1,0 +1,87 @@
+//! A plan as it applies to one subscription: its limits, its zone, its start.
+//!
+//! Role: what a [`crate::meter::Meter`] decides by. One per resident subscription, shared with the
+//! decisions it gives out (an answer names quotas by looking here); a meter never changes it, only
+//! replaces it. Kept apart from the plan because a thousand subscriptions share one plan, and a
+//! count of references shared by all of them would bounce between cores at every check.
+
+use std::sync::Arc;
+
+use crate::calendar::{Schedule, Zone};
+use crate::plan::{Enforcement, Plan};
+use crate::units::{Micros, Units};
+
+/// A subscription's own terms.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The plan they come from.
+    pub plan: Arc<Plan>,
+    /// From when the subscription may be used.
+    pub started_at: Micros,
+    /// Until when.
+    pub ends_at: Option<Micros>,
+    /// Billing periods.
+    pub billing: Schedule,
+    quotas: Vec<QuotaTerms>,
+}
+
+/// What one counter is held to.
+#[derive(Clone, Debug)]
+pub struct QuotaTerms {
+    /// Limit in force; `None` = unlimited.
+    pub limit: Option<Units>,
+    /// Beyond this nothing passes: the limit of a hard quota, the hard cap of a soft one.
+    pub cap: Option<Units>,
+    /// Where overage starts: what the price includes, else the limit. `None` = nowhere.
+    pub overage_from: Option<Units>,
+    /// The quota's periods.
+    pub schedule: Schedule,
+}
+
+/// A limit that differs from the plan's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitOverride {
+    /// Name of the quota.
+    pub quota: String,
+    /// `None` = unlimited.
+    pub limit: Option<Units>,
+}
+
+impl Terms {
+    /// Terms of a subscription. Overrides for quotas that the plan does not have are ignored: the
+    /// plan may have changed since they were written.
+    pub fn new(
+        plan: Arc<Plan>,
+        zone: &Zone,
+        started_at: Micros,
+        ends_at: Option<Micros>,
+        overrides: &[LimitOverride],
+    ) -> Self {
+        let quotas = plan
+            .quotas
+            .iter()
+            .map(|quota| {
+                let limit = overrides
+                    .iter()
+                    .find(|o| o.quota == *quota.name)
+                    .map_or(quota.limit, |o| o.limit);
+                let cap = match quota.enforcement {
+                    Enforcement::Hard => limit,
+                    Enforcement::Soft { hard_cap } => {
+                        hard_cap.map(|cap| limit.map_or(cap, |l| l.max(cap)))
+                    }
+                };
+                let schedule = Schedule::new(quota.every, quota.anchor, zone.clone(), started_at);
+                let included = quota.overage.as_ref().and_then(|overage| overage.included);
+                QuotaTerms { limit, cap, overage_from: included.or(limit), schedule }
+            })
+            .collect();
+        let billing = Schedule::new(plan.every, plan.anchor, zone.clone(), started_at);
+        Self { plan, started_at, ends_at, billing, quotas }
+    }
+
+    /// Per quota of the plan, in its order.
+    pub fn quotas(&self) -> &[QuotaTerms] {
+        &self.quotas
+    }
+}

@@ -1,0 +1,326 @@
+//! Who may do what on which terms: keys, subscriptions, plans and tokens, as remembered.
+//!
+//! Role: bounded caches in front of the store's catalogue, so that a check costs a look-up in memory.
+//! A change goes to the store first, then the cache forgets ([`Catalog::forget_subscription`] …). A
+//! read that was under way during a change does not fill the cache ([`Generation`]). While the store
+//! is away what is known stays known; what is not known is an error, never a guess.
+
+pub mod definition;
+pub mod plan_document;
+pub mod principal;
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+use weir_config::limits;
+use weir_core::plan::Plan;
+use weir_core::units::{PlanId, ShardId, SubscriptionId};
+use weir_store::rows::{SubscriptionRow, SubscriptionStatus};
+use weir_store::{Error, Reach, Store};
+
+use crate::clock::Clock;
+use principal::{Principal, TokenError};
+
+/// Plans remembered: versions in use, a few KB each.
+const PLANS_MAX: u64 = 10_000;
+/// Tokens remembered.
+const TOKENS_MAX: u64 = 50_000;
+/// How long a token or key that nobody has is remembered as such.
+const UNKNOWN_FOR: Duration = limits::NEGATIVE_KEY_CACHE_TTL;
+/// How long what is known may go without being read again: bounds how stale a node can be when the
+/// change was made elsewhere.
+const KNOWN_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// SHA-256 of a secret; what the store keeps of keys and tokens.
+pub type SecretHash = [u8; 32];
+
+/// Hashes a key or a token.
+pub fn hash_secret(secret: &str) -> SecretHash {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// What recording and routing need of a subscription.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Identity.
+    pub id: SubscriptionId,
+    /// Where it lives.
+    pub shard: ShardId,
+    /// Whose customer.
+    pub tenant: String,
+    /// Which API.
+    pub api_id: Option<String>,
+    /// Its plan.
+    pub plan: PlanId,
+}
+
+/// Answer to a key.
+#[derive(Clone, Copy, Debug)]
+pub enum KeyLookup {
+    /// Nobody has it.
+    Unknown,
+    /// It was taken back.
+    Revoked {
+        /// Which key.
+        key: Uuid,
+        /// Of whom.
+        subscription: SubscriptionId,
+    },
+    /// It is good.
+    Good {
+        /// Which key.
+        key: Uuid,
+        /// Of whom.
+        subscription: SubscriptionId,
+    },
+}
+
+/// Counts changes, so that a slow read does not bring back what was forgotten meanwhile.
+#[derive(Debug, Default)]
+struct Generation(AtomicU64);
+
+impl Generation {
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn bump(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// The caches.
+#[derive(Debug)]
+pub struct Catalog {
+    store: StoreHandle,
+    clock: Arc<Clock>,
+    shard_count: NonZeroU16,
+    generation: Generation,
+    keys: Cache<SecretHash, KeyLookup>,
+    unknown_keys: Cache<SecretHash, ()>,
+    subscriptions: Cache<SubscriptionId, Arc<Known>>,
+    plans: Cache<(PlanId, u32), Arc<Plan>>,
+    newest: Cache<PlanId, Arc<Plan>>,
+    tokens: Cache<SecretHash, Arc<Principal>>,
+    unknown_tokens: Cache<SecretHash, ()>,
+    bootstrap: Option<SecretHash>,
+}
+
+#[derive(Clone)]
+struct StoreHandle(Arc<dyn Store>);
+
+impl std::fmt::Debug for StoreHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.engine())
+    }
+}
+
+/// Why a plan could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanLookupError {
+    /// The store failed.
+    #[error("the plan could not be read")]
+    Store(#[source] Error),
+    /// There is none.
+    #[error("no such plan")]
+    NotFound,
+    /// What is stored is not a plan.
+    #[error("the stored plan is damaged")]
+    Damaged(#[source] plan_document::PlanError),
+}
+
+impl Catalog {
+    /// Caches that know nothing but the bootstrap token.
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<Clock>,
+        shard_count: NonZeroU16,
+        admin_token: Option<&str>,
+    ) -> Self {
+        let unknown = limits::NEGATIVE_KEY_CACHE_ENTRIES_MAX as u64;
+        let known = limits::KEY_CACHE_ENTRIES_MAX as u64;
+        Self {
+            store: StoreHandle(store),
+            clock,
+            shard_count,
+            generation: Generation::default(),
+            keys: Cache::builder().max_capacity(known).time_to_live(KNOWN_FOR).build(),
+            unknown_keys: Cache::builder().max_capacity(unknown).time_to_live(UNKNOWN_FOR).build(),
+            subscriptions: Cache::builder().max_capacity(known).time_to_live(KNOWN_FOR).build(),
+            plans: Cache::builder().max_capacity(PLANS_MAX).build(),
+            newest: Cache::builder().max_capacity(PLANS_MAX).time_to_live(KNOWN_FOR).build(),
+            tokens: Cache::builder().max_capacity(TOKENS_MAX).time_to_live(KNOWN_FOR).build(),
+            unknown_tokens: Cache::builder()
+                .max_capacity(unknown)
+                .time_to_live(UNKNOWN_FOR)
+                .build(),
+            bootstrap: admin_token.map(hash_secret),
+        }
+    }
+
+    /// The shard of a subscription.
+    pub fn shard_of(&self, id: SubscriptionId) -> ShardId {
+        ShardId(weir_config::shard_of(*id.uuid().as_bytes(), self.shard_count))
+    }
+
+    /// Whose key this is.
+    pub async fn find_key(&self, key: &str) -> Result<KeyLookup, Error> {
+        let hash = hash_secret(key);
+        if let Some(known) = self.keys.get(&hash) {
+            return Ok(known);
+        }
+        if self.unknown_keys.contains_key(&hash) {
+            return Ok(KeyLookup::Unknown);
+        }
+        let generation = self.generation.read();
+        let lookup = match self.store.0.find_key(&hash).await? {
+            Some((_, row)) if row.status == SubscriptionStatus::Deleted => KeyLookup::Unknown,
+            Some((key, row)) if key.revoked_at.is_some() => {
+                KeyLookup::Revoked { key: key.id, subscription: row.id }
+            }
+            Some((key, row)) => KeyLookup::Good { key: key.id, subscription: row.id },
+            None => KeyLookup::Unknown,
+        };
+        if generation == self.generation.read() {
+            match lookup {
+                KeyLookup::Unknown => self.unknown_keys.insert(hash, ()),
+                found => self.keys.insert(hash, found),
+            }
+        }
+        Ok(lookup)
+    }
+
+    /// A subscription by id; `None` when there is none.
+    pub async fn find_subscription(&self, id: SubscriptionId) -> Result<Option<Arc<Known>>, Error> {
+        if let Some(known) = self.subscriptions.get(&id) {
+            return Ok(Some(known));
+        }
+        let generation = self.generation.read();
+        let Some(row) = self.store.0.find_subscription(id, &Reach::default()).await? else {
+            return Ok(None);
+        };
+        let known = Arc::new(self.known(&row));
+        if generation == self.generation.read() {
+            self.subscriptions.insert(id, known.clone());
+        }
+        Ok(Some(known))
+    }
+
+    fn known(&self, row: &SubscriptionRow) -> Known {
+        Known {
+            id: row.id,
+            shard: self.shard_of(row.id),
+            tenant: row.tenant.clone(),
+            api_id: row.api_id.clone(),
+            plan: row.plan,
+        }
+    }
+
+    /// A plan's version.
+    pub async fn plan(&self, id: PlanId, version: u32) -> Result<Arc<Plan>, PlanLookupError> {
+        if let Some(plan) = self.plans.get(&(id, version)) {
+            return Ok(plan);
+        }
+        let stored = i32::try_from(version).map_err(|_| PlanLookupError::NotFound)?;
+        let plan = self.read_plan(id, Some(stored)).await?;
+        // Versions never change, so no generation is needed.
+        self.plans.insert((id, version), plan.clone());
+        Ok(plan)
+    }
+
+    /// A plan's newest version.
+    pub async fn newest_plan(&self, id: PlanId) -> Result<Arc<Plan>, PlanLookupError> {
+        if let Some(plan) = self.newest.get(&id) {
+            return Ok(plan);
+        }
+        let generation = self.generation.read();
+        let plan = self.read_plan(id, None).await?;
+        if generation == self.generation.read() {
+            self.newest.insert(id, plan.clone());
+        }
+        Ok(plan)
+    }
+
+    async fn read_plan(
+        &self,
+        id: PlanId,
+        version: Option<i32>,
+    ) -> Result<Arc<Plan>, PlanLookupError> {
+        let row = self.store.0.find_plan(id, version).await.map_err(PlanLookupError::Store)?;
+        let row = row.ok_or(PlanLookupError::NotFound)?;
+        let version = u32::try_from(row.version).map_err(|_| PlanLookupError::NotFound)?;
+        let plan = plan_document::parse(row.config.as_bytes(), id, version)
+            .map_err(PlanLookupError::Damaged)?;
+        Ok(Arc::new(plan))
+    }
+
+    /// Who holds this token.
+    pub async fn authenticate(&self, token: &str) -> Result<Arc<Principal>, TokenError> {
+        let hash = hash_secret(token);
+        let principal = match self.tokens.get(&hash) {
+            Some(principal) => principal,
+            None => self.read_token(&hash).await?,
+        };
+        if principal.expires_at.is_some_and(|end| self.clock.now() >= end) {
+            return Err(TokenError::Unknown);
+        }
+        Ok(principal)
+    }
+
+    async fn read_token(&self, hash: &SecretHash) -> Result<Arc<Principal>, TokenError> {
+        if let Some(bootstrap) = &self.bootstrap
+            && bool::from(subtle::ConstantTimeEq::ct_eq(&bootstrap[..], &hash[..]))
+        {
+            let principal = Arc::new(Principal::bootstrap());
+            self.tokens.insert(*hash, principal.clone());
+            return Ok(principal);
+        }
+        if self.unknown_tokens.contains_key(hash) {
+            return Err(TokenError::Unknown);
+        }
+        let generation = self.generation.read();
+        let row = self.store.0.find_token(hash).await.map_err(TokenError::Store)?;
+        let Some(principal) = row.as_ref().and_then(Principal::from_row) else {
+            if generation == self.generation.read() {
+                self.unknown_tokens.insert(*hash, ());
+            }
+            return Err(TokenError::Unknown);
+        };
+        let principal = Arc::new(principal);
+        if generation == self.generation.read() {
+            self.tokens.insert(*hash, principal.clone());
+        }
+        Ok(principal)
+    }
+
+    /// A subscription changed. When it is deleted its keys must be forgotten too.
+    pub fn forget_subscription(&self, id: SubscriptionId) {
+        self.generation.bump();
+        self.subscriptions.invalidate(&id);
+    }
+
+    /// A key was made or revoked.
+    pub fn forget_key(&self, hash: &SecretHash) {
+        self.generation.bump();
+        self.keys.invalidate(hash);
+        self.unknown_keys.invalidate(hash);
+    }
+
+    /// A plan has a new version, or is gone.
+    pub fn forget_plan(&self, id: PlanId) {
+        self.generation.bump();
+        self.newest.invalidate(&id);
+    }
+
+    /// A token was made or revoked.
+    pub fn forget_token(&self, hash: &SecretHash) {
+        self.generation.bump();
+        self.tokens.invalidate(hash);
+        self.unknown_tokens.invalidate(hash);
+    }
+}

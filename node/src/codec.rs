@@ -1,0 +1,326 @@
+//! Bytes of our own: the snapshot of a subscription and the detail of a rollup.
+//!
+//! Role: the only room that knows bincode. Bytes begin with a version; the types here are the wire
+//! family, apart from the domain's, so that a field added to the domain cannot change old bytes.
+//! Golden bytes in the tests must never change: a running cluster reads what older nodes wrote.
+//! The road not taken: serde on domain types, which would turn every refactoring into a migration.
+
+use bincode::config::{Configuration, standard};
+use bincode::{Decode, Encode};
+use uuid::Uuid;
+use weir_core::meter::{CounterState, MeterState, NamedState};
+use weir_core::quota::{Hold, OtherPeriod};
+use weir_core::rate::RateParts;
+use weir_core::units::{Micros, ReservationId, Seq, Units};
+
+/// Version of the snapshot's layout.
+const SNAPSHOT_VERSION: u8 = 1;
+/// Version of the detail's layout.
+const DETAIL_VERSION: u8 = 1;
+const CONFIG: Configuration = standard();
+
+/// Bytes that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// Written by a newer node, or not by us.
+    #[error("{what} has unknown version {version}")]
+    Version {
+        /// Which bytes.
+        what: &'static str,
+        /// Its first byte.
+        version: u8,
+    },
+    /// Cut short, too long, or damaged.
+    #[error("{what} is damaged")]
+    Damaged {
+        /// Which bytes.
+        what: &'static str,
+        /// The decoder's error, if it got that far.
+        #[source]
+        source: Option<bincode::error::DecodeError>,
+    },
+}
+
+#[derive(Encode, Decode)]
+struct SnapshotV1 {
+    plan_version: u32,
+    last_seq: u64,
+    at: i64,
+    counters: Vec<CounterV1>,
+    rates: Vec<(String, RateV1)>,
+    named: Vec<NamedV1>,
+}
+
+#[derive(Encode, Decode)]
+struct CounterV1 {
+    quota: String,
+    meter: String,
+    period_start: i64,
+    period_end: i64,
+    used: u64,
+    escrow_hi: u64,
+    escrow_next: u64,
+    holds: Vec<(i64, u64)>,
+    fired: u16,
+    limit: Option<u64>,
+    limit_version: u32,
+    overage_from: Option<u64>,
+    overage_floor: u64,
+    early: Vec<(i64, i64, u64)>,
+}
+
+#[derive(Encode, Decode)]
+enum RateV1 {
+    TokenBucket { seen: i64, missing: u64, fraction: u64 },
+    SlidingWindow { seen: i64, previous: u64, current: u64 },
+    FixedWindow { seen: i64, used: u64 },
+}
+
+#[derive(Encode, Decode)]
+struct NamedV1 {
+    id: u128,
+    expires_at: i64,
+    amounts: Vec<(String, u64)>,
+}
+
+/// A subscription's state as bytes.
+pub fn encode_snapshot(state: &MeterState) -> Vec<u8> {
+    let wire = SnapshotV1 {
+        plan_version: state.plan_version,
+        last_seq: state.last_seq.0,
+        at: state.at.get(),
+        counters: state.counters.iter().map(counter_to_wire).collect(),
+        rates: state.rates.iter().map(|(name, rate)| (name.clone(), rate_to_wire(*rate))).collect(),
+        named: state
+            .named
+            .iter()
+            .map(|named| NamedV1 {
+                id: named.id.uuid().as_u128(),
+                expires_at: named.expires_at.get(),
+                amounts: named.amounts.clone(),
+            })
+            .collect(),
+    };
+    encode(SNAPSHOT_VERSION, &wire)
+}
+
+/// A subscription's state from bytes.
+pub fn decode_snapshot(bytes: &[u8]) -> Result<MeterState, CodecError> {
+    let wire: SnapshotV1 = decode("snapshot", SNAPSHOT_VERSION, bytes)?;
+    Ok(MeterState {
+        plan_version: wire.plan_version,
+        last_seq: Seq(wire.last_seq),
+        at: Micros::from_micros(wire.at),
+        counters: wire.counters.into_iter().map(counter_from_wire).collect(),
+        rates: wire.rates.into_iter().map(|(name, rate)| (name, rate_from_wire(&rate))).collect(),
+        named: wire
+            .named
+            .into_iter()
+            .map(|named| NamedState {
+                id: ReservationId::from_uuid(Uuid::from_u128(named.id)),
+                expires_at: Micros::from_micros(named.expires_at),
+                amounts: named.amounts,
+            })
+            .collect(),
+    })
+}
+
+fn counter_to_wire(state: &CounterState) -> CounterV1 {
+    CounterV1 {
+        quota: state.quota.clone(),
+        meter: state.meter.clone(),
+        period_start: state.period_start.get(),
+        period_end: state.period_end.get(),
+        used: state.used,
+        escrow_hi: state.escrow_hi,
+        escrow_next: state.escrow_next,
+        holds: state.holds.iter().map(|hold| (hold.expires_at.get(), hold.units.get())).collect(),
+        fired: state.fired,
+        limit: state.limit,
+        limit_version: state.limit_version,
+        overage_from: state.overage_from,
+        overage_floor: state.overage_floor,
+        early: state.early.iter().map(|e| (e.start.get(), e.end.get(), e.units)).collect(),
+    }
+}
+
+fn counter_from_wire(wire: CounterV1) -> CounterState {
+    let hold = |(expires_at, units)| Hold {
+        expires_at: Micros::from_micros(expires_at),
+        units: Units::clamped(units),
+    };
+    let early = |(start, end, units)| OtherPeriod {
+        start: Micros::from_micros(start),
+        end: Micros::from_micros(end),
+        units,
+    };
+    CounterState {
+        quota: wire.quota,
+        meter: wire.meter,
+        period_start: Micros::from_micros(wire.period_start),
+        period_end: Micros::from_micros(wire.period_end),
+        used: wire.used,
+        escrow_hi: wire.escrow_hi,
+        escrow_next: wire.escrow_next,
+        holds: wire.holds.into_iter().map(hold).collect(),
+        fired: wire.fired,
+        limit: wire.limit,
+        limit_version: wire.limit_version,
+        overage_from: wire.overage_from,
+        overage_floor: wire.overage_floor,
+        early: wire.early.into_iter().map(early).collect(),
+    }
+}
+
+const fn rate_to_wire(parts: RateParts) -> RateV1 {
+    match parts {
+        RateParts::TokenBucket { seen_micros: seen, missing, fraction } => {
+            RateV1::TokenBucket { seen, missing, fraction }
+        }
+        RateParts::SlidingWindow { seen_micros: seen, previous, current } => {
+            RateV1::SlidingWindow { seen, previous, current }
+        }
+        RateParts::FixedWindow { seen_micros: seen, used } => RateV1::FixedWindow { seen, used },
+    }
+}
+
+const fn rate_from_wire(wire: &RateV1) -> RateParts {
+    match *wire {
+        RateV1::TokenBucket { seen: seen_micros, missing, fraction } => {
+            RateParts::TokenBucket { seen_micros, missing, fraction }
+        }
+        RateV1::SlidingWindow { seen: seen_micros, previous, current } => {
+            RateParts::SlidingWindow { seen_micros, previous, current }
+        }
+        RateV1::FixedWindow { seen: seen_micros, used } => {
+            RateParts::FixedWindow { seen_micros, used }
+        }
+    }
+}
+
+/// What a rollup keeps beside its sums.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Detail {
+    /// Requests by status code, ascending.
+    pub statuses: Vec<(u16, u64)>,
+    /// Requests by country, ascending.
+    pub countries: Vec<(String, u64)>,
+    /// Latency sketch, in the bytes of the `DDSketch` library; empty when nothing was timed.
+    pub latency: Vec<u8>,
+    /// Largest latency in microseconds.
+    pub latency_max_us: u64,
+}
+
+/// A detail as bytes.
+pub fn encode_detail(detail: &Detail) -> Vec<u8> {
+    encode(DETAIL_VERSION, detail)
+}
+
+/// A detail from bytes.
+pub fn decode_detail(bytes: &[u8]) -> Result<Detail, CodecError> {
+    decode("rollup detail", DETAIL_VERSION, bytes)
+}
+
+fn encode<T: Encode>(version: u8, wire: &T) -> Vec<u8> {
+    let mut bytes = vec![version];
+    // Writing to a vector only fails for types that refuse to be encoded; ours do not.
+    let written = bincode::encode_into_std_write(wire, &mut bytes, CONFIG);
+    debug_assert!(written.is_ok());
+    bytes
+}
+
+fn decode<T: Decode<()>>(what: &'static str, version: u8, bytes: &[u8]) -> Result<T, CodecError> {
+    let Some((&first, rest)) = bytes.split_first() else {
+        return Err(CodecError::Damaged { what, source: None });
+    };
+    if first != version {
+        return Err(CodecError::Version { what, version: first });
+    }
+    let (wire, read) = bincode::decode_from_slice(rest, CONFIG)
+        .map_err(|source| CodecError::Damaged { what, source: Some(source) })?;
+    if read == rest.len() { Ok(wire) } else { Err(CodecError::Damaged { what, source: None }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> MeterState {
+        MeterState {
+            plan_version: 3,
+            last_seq: Seq(300),
+            at: Micros::from_seconds(1_700_000_000),
+            counters: vec![CounterState {
+                quota: "requests".into(),
+                meter: "requests".into(),
+                period_start: Micros::from_seconds(1_698_796_800),
+                period_end: Micros::from_seconds(1_701_388_800),
+                used: 512,
+                escrow_hi: 600,
+                escrow_next: 32,
+                holds: vec![Hold { expires_at: Micros::from_seconds(9), units: Units::ONE }],
+                fired: 1,
+                limit: Some(10_000),
+                limit_version: 2,
+                overage_from: Some(10_000),
+                overage_floor: 7,
+                early: vec![OtherPeriod {
+                    start: Micros::from_seconds(10),
+                    end: Micros::from_seconds(20),
+                    units: 5,
+                }],
+            }],
+            rates: vec![
+                ("a".into(), RateParts::TokenBucket { seen_micros: -1, missing: 2, fraction: 3 }),
+                ("b".into(), RateParts::SlidingWindow { seen_micros: 1, previous: 2, current: 3 }),
+                ("c".into(), RateParts::FixedWindow { seen_micros: 1, used: 2 }),
+            ],
+            named: vec![NamedState {
+                id: ReservationId::from_uuid(Uuid::from_u128(7)),
+                expires_at: Micros::from_seconds(30),
+                amounts: vec![("requests".into(), 4)],
+            }],
+        }
+    }
+
+    #[test]
+    fn the_golden_snapshot_never_changes() {
+        let bytes = encode_snapshot(&state());
+        assert_eq!(decode_snapshot(&bytes).ok(), Some(state()));
+        assert_eq!(hex(&bytes), GOLDEN_SNAPSHOT);
+    }
+
+    #[test]
+    fn the_golden_detail_never_changes() {
+        let detail = Detail {
+            statuses: vec![(200, 9), (404, 1)],
+            countries: vec![("DE".into(), 10)],
+            latency: vec![1, 2, 3],
+            latency_max_us: 12_500,
+        };
+        let bytes = encode_detail(&detail);
+        assert_eq!(decode_detail(&bytes).ok(), Some(detail));
+        assert_eq!(hex(&bytes), GOLDEN_DETAIL);
+    }
+
+    #[test]
+    fn bytes_cut_anywhere_or_made_longer_are_refused() {
+        let bytes = encode_snapshot(&state());
+        for length in 0..bytes.len() {
+            assert!(decode_snapshot(&bytes[..length]).is_err(), "{length} bytes");
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert!(decode_snapshot(&longer).is_err());
+        let mut newer = bytes;
+        newer[0] = 2;
+        assert!(matches!(decode_snapshot(&newer), Err(CodecError::Version { version: 2, .. })));
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    const GOLDEN_SNAPSHOT: &str = "";
+    const GOLDEN_DETAIL: &str = "";
+}

@@ -1,0 +1,126 @@
+//! After a change: caches forget what they knew, and residents follow.
+//!
+//! Role: the second half of every change of a plan or a subscription; the first is the store's. A
+//! change is in the store before this file hears of it, so a subscription that is not in memory needs
+//! nothing: it reads the change when it is loaded. One that is being loaded may have read what was
+//! there before, so it is waited for and then told like a resident.
+//!
+//! The work goes on when the caller goes away or its time is up: a plan may have more residents than
+//! one request has time for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use weir_core::terms::Terms;
+use weir_core::units::{PlanId, Seq, SubscriptionId};
+use weir_store::{Error, Loaded};
+
+use super::Api;
+use crate::catalog::PlanLookupError;
+use crate::metrics::chain;
+
+/// Subscriptions read at once. More: one answer of the store grows large. Fewer: the round trips
+/// dominate a change that a hundred thousand residents follow.
+const BATCH_MAX: usize = 256;
+/// Actors told at once. More: their replies crowd out decisions. Fewer: one busy actor holds up the
+/// rest.
+const TOLD_AT_ONCE: usize = 16;
+/// How long the answer to a change waits for its followers. More: near the request time-out. Fewer:
+/// "at once" is not yet true when the caller goes on.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often, and how far apart, a batch is read again while the store is away: a minute in all. What
+/// is still behind then catches up when it is next loaded.
+const ATTEMPTS: usize = 60;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A plan has a new version.
+pub async fn plan_changed(api: &Arc<Api>, plan: PlanId) {
+    api.router.catalog().forget_plan(plan);
+    let api = api.clone();
+    with_patience(async move {
+        let shards = api.router.shards();
+        // In this order: what has stopped starting by now is found among the residents.
+        let mut ids = shards.starting().await;
+        ids.extend(shards.on_plan(plan));
+        redefine(&api, &ids).await;
+    })
+    .await;
+}
+
+/// A subscription was changed or deleted.
+pub async fn subscription_changed(api: &Arc<Api>, id: SubscriptionId) {
+    api.router.catalog().forget_subscription(id);
+    let api = api.clone();
+    with_patience(async move { redefine(&api, &[id]).await }).await;
+}
+
+async fn with_patience(work: impl Future<Output = ()> + Send + 'static) {
+    if tokio::time::timeout(WAIT_MAX, tokio::spawn(work)).await.is_err() {
+        tracing::info!("a change is made and answered; residents are still following it");
+    }
+}
+
+async fn redefine(api: &Api, ids: &[SubscriptionId]) {
+    for batch in ids.chunks(BATCH_MAX) {
+        for attempt in 1..=ATTEMPTS {
+            match try_redefine(api, batch).await {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), attempt, "residents do not follow a change yet");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn try_redefine(api: &Api, ids: &[SubscriptionId]) -> Result<(), Error> {
+    let (catalog, shards) = (api.router.catalog(), api.router.shards());
+    let running: HashMap<SubscriptionId, Arc<Terms>> = stream::iter(ids.iter().copied())
+        .map(|id| async move {
+            let terms = shards.resident_terms(id, catalog.shard_of(id)).await;
+            terms.map(|terms| (id, terms))
+        })
+        .buffer_unordered(TOLD_AT_ONCE)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
+    // Their ledgers are not wanted: no row lies after the last position.
+    let wanted: Vec<_> =
+        running.keys().map(|&id| (id, catalog.shard_of(id), Seq(u64::MAX))).collect();
+    let loaded = api.store.load(&wanted).await?;
+    let running = &running;
+    let told: Vec<Result<(), Error>> = stream::iter(loaded)
+        .map(|loaded| async move { tell(api, &loaded, running).await })
+        .buffer_unordered(TOLD_AT_ONCE)
+        .collect()
+        .await;
+    told.into_iter().collect()
+}
+
+async fn tell(
+    api: &Api,
+    loaded: &Loaded,
+    running: &HashMap<SubscriptionId, Arc<Terms>>,
+) -> Result<(), Error> {
+    let row = &loaded.subscription;
+    // A version means something only for the plan that it is of.
+    let version = running
+        .get(&row.id)
+        .filter(|terms| terms.plan.id == row.plan)
+        .map(|terms| terms.plan.version);
+    let newest = u32::try_from(loaded.plan_version).unwrap_or_default();
+    match api.router.catalog().define(row, newest, version).await {
+        Ok(definition) => {
+            api.router.shards().define(row.id, definition).await;
+            Ok(())
+        }
+        Err(PlanLookupError::Store(error)) => Err(error),
+        Err(error) => {
+            tracing::error!(subscription = %row.id, error = %chain(&error), "a resident keeps its terms");
+            Ok(())
+        }
+    }
+}

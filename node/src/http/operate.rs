@@ -1,0 +1,63 @@
+//! `/livez`, `/readyz`, `/metrics`: for whoever keeps the node running.
+
+use std::sync::Arc;
+
+use axum::Json as JsonAnswer;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Api;
+
+/// Answers while the process serves. Never touches the store.
+#[utoipa::path(get, path = "/livez", tag = "operate",
+    responses((status = 200, body = String, content_type = "application/json")))]
+pub async fn livez() -> Response {
+    let mut response = r#"{"status":"ok"}"#.into_response();
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// Whether traffic should be sent here.
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    status: &'static str,
+    /// The store is away: checks are answered from memory, events are refused.
+    degraded: bool,
+    store: &'static str,
+    node: String,
+    version: &'static str,
+}
+
+/// Answers while the node owns shards and serves them, store or no store.
+#[utoipa::path(get, path = "/readyz", tag = "operate", responses((status = 200, body = Readiness)))]
+pub async fn readyz(State(api): State<Arc<Api>>) -> JsonAnswer<Readiness> {
+    JsonAnswer(Readiness {
+        status: "ready",
+        degraded: !api.health.is_up(),
+        store: api.store.engine(),
+        node: api.node_id.to_str().unwrap_or_default().to_owned(),
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// Figures for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "operate",
+    responses((status = 200, body = String, content_type = "text/plain")))]
+pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    // For a person's eye: a gauge past 2^52 would lose its last digit.
+    let count = |number: usize| number as f64;
+    let text = api.metrics.render(&[
+        ("weir_resident_subscriptions", count(api.router.shards().resident())),
+        ("weir_recorder_queued_rows", count(api.recorder.queued_rows())),
+        ("weir_checkpoint_queued_subscriptions", count(api.checkpointer.queued())),
+        ("weir_store_up", if api.health.is_up() { 1.0 } else { 0.0 }),
+    ]);
+    let mut response = text.into_response();
+    let prometheus = HeaderValue::from_static("text/plain; version=0.0.4");
+    response.headers_mut().insert(CONTENT_TYPE, prometheus);
+    response
+}

@@ -1,0 +1,324 @@
+//! `/api/v1/quota/check`: may this request pass?
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use futures::future::join_all;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
+use uuid::Uuid;
+use weir_config::limits;
+use weir_core::meter::Check;
+use weir_core::units::{ReservationId, Units};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::Api;
+use super::auth::Gateway;
+use super::body::Json;
+use super::decision::{Body, CheckAnswer, respond};
+use super::problem::Problem;
+use crate::catalog::principal::Principal;
+use crate::metrics::chain;
+use crate::router::{RouteError, Verdict};
+use crate::shard::Undecided;
+
+const KEY_HEADER: &str = "x-subscription-key";
+const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+
+/// Decides whether one request may pass.
+///
+/// Always 200 when a decision was made. `cost.METER=N` asks for another meter. An allowed check of
+/// cost n holds n units until usage events settle them or the plan's `holdTtl` returns them.
+#[utoipa::path(
+    get, path = "/api/v1/quota/check", tag = "decide", security(("bearer" = [])),
+    params(
+        ("subscriptionKey" = Option<String>, Query, description = "the key, better sent as header"),
+        ("X-Subscription-Key" = Option<String>, Header, description = "the key"),
+        ("cost" = Option<u64>, Query, description = "units; 0 looks and changes nothing; default the plan's cost for method and path, else 1"),
+        ("method" = Option<String>, Query, description = "HTTP method of the request to decide about"),
+        ("path" = Option<String>, Query, description = "its path"),
+        ("reserve" = Option<bool>, Query, description = "hold by name; the answer has `reservationId`"),
+        ("requestId" = Option<String>, Query, description = "same as `Idempotency-Key`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "a repeat within 10 s gets the same decision and charges nothing"),
+    ),
+    responses((status = 200, body = CheckAnswer), (status = 400, body = super::problem::ProblemBody),
+        (status = 503, description = "no owner can decide; apply your fail policy"))
+)]
+pub async fn check(
+    State(api): State<Arc<Api>>,
+    caller: Gateway,
+    parts: Parts,
+) -> Result<Response, Problem> {
+    let Asked { key, check } = asked(&parts)?;
+    let verdict = decide(&api, &caller.0, &key, check).await?;
+    Ok(respond(&api, &Body::from(&verdict)))
+}
+
+async fn decide(
+    api: &Api,
+    principal: &Principal,
+    key: &str,
+    check: Check,
+) -> Result<Verdict, Problem> {
+    let sees = |known: &crate::catalog::Known| principal.sees(&known.tenant, known.id);
+    let verdict = api.router.check(key, check, sees, principal.sees_all()).await;
+    verdict.map_err(|error| undecided(&error))
+}
+
+/// 503 in every case: the caller applies its fail policy.
+fn undecided(error: &RouteError) -> Problem {
+    match error {
+        RouteError::Undecided(reason) => undecided_problem(*reason),
+        RouteError::Store(error) => {
+            tracing::debug!(error = %chain(error), "a check was not decided");
+            Problem::unavailable(
+                "store_unavailable",
+                "the key is not known here and the store is away",
+            )
+        }
+    }
+}
+
+/// Why an owner gave no answer.
+pub(super) fn undecided_problem(reason: Undecided) -> Problem {
+    match reason {
+        Undecided::NotFound => Problem::not_found("subscription"),
+        Undecided::Busy => Problem::unavailable("subscription_busy", reason.to_string()),
+        Undecided::StoreAway => Problem::unavailable("store_unavailable", reason.to_string()),
+        Undecided::NotLoaded | Undecided::Failed => {
+            Problem::unavailable("undecided", reason.to_string())
+        }
+    }
+}
+
+struct Asked<'a> {
+    key: Cow<'a, str>,
+    check: Check,
+}
+
+fn asked(parts: &Parts) -> Result<Asked<'_>, Problem> {
+    let mut key = header(&parts.headers, KEY_HEADER)?.map(Cow::Borrowed);
+    let mut request_id = header(&parts.headers, IDEMPOTENCY_HEADER)?.map(Cow::Borrowed);
+    let mut check = Check::default();
+    let query = parts.uri.query().unwrap_or_default();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "subscriptionKey" if key.is_none() => key = Some(value),
+            // The header is preferred.
+            "subscriptionKey" => {}
+            "cost" => check.cost = Some(units(&name, &value)?),
+            "method" => check.method = Some(text(&name, &value, limits::METHOD_BYTES_MAX)?),
+            "path" => check.path = Some(text(&name, &value, limits::PATH_BYTES_MAX)?),
+            "reserve" => check.reserve = reserve(&value)?,
+            "requestId" => request_id = request_id.or(Some(value)),
+            other => match other.strip_prefix("cost.") {
+                Some(meter) if !meter.is_empty() && check.others.len() < limits::QUANTITIES_MAX => {
+                    check.others.push((meter.into(), units(&name, &value)?));
+                }
+                _ => return Err(parameter(other, "is not a parameter of a check")),
+            },
+        }
+    }
+    let key = key.filter(|key| !key.is_empty() && key.len() <= limits::KEY_BYTES_MAX);
+    let key = key.ok_or_else(|| {
+        let detail = "send the key as X-Subscription-Key, 1 to 512 bytes";
+        Problem::bad_request("missing_key", detail)
+    })?;
+    check.request_id = request_id.map(|id| hash_request_id(&id)).transpose()?;
+    Ok(Asked { key, check })
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| {
+        Problem::bad_request("invalid_header", format!("`{name}` must be visible ASCII"))
+    })?;
+    Ok(Some(text))
+}
+
+fn hash_request_id(id: &str) -> Result<u128, Problem> {
+    if id.is_empty() || id.len() > limits::IDEMPOTENCY_KEY_BYTES_MAX {
+        let detail = format!("1 to {} bytes", limits::IDEMPOTENCY_KEY_BYTES_MAX);
+        return Err(Problem::bad_request("invalid_request_id", detail));
+    }
+    Ok(xxh3_128(id.as_bytes()))
+}
+
+fn units(name: &str, value: &str) -> Result<Units, Problem> {
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    let count = digits.then(|| value.parse().ok()).flatten();
+    count
+        .and_then(Units::new)
+        .ok_or_else(|| parameter(name, "must be an integer from 0 to 9007199254740991"))
+}
+
+fn text(name: &str, value: &str, bytes_max: usize) -> Result<Box<str>, Problem> {
+    if value.is_empty() || value.len() > bytes_max {
+        return Err(parameter(name, &format!("must have 1 to {bytes_max} bytes")));
+    }
+    Ok(value.into())
+}
+
+fn reserve(value: &str) -> Result<Option<ReservationId>, Problem> {
+    match value {
+        "true" => Ok(Some(ReservationId::from_uuid(Uuid::now_v7()))),
+        "false" => Ok(None),
+        _ => Err(parameter("reserve", "must be true or false")),
+    }
+}
+
+fn parameter(name: &str, expected: &str) -> Problem {
+    Problem::bad_request("invalid_parameter", format!("`{name}` {expected}"))
+}
+
+/// Several checks at once.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Checks {
+    /// At most 1,000.
+    #[schema(value_type = Vec<CheckItem>)]
+    checks: Vec<serde_json::Value>,
+}
+
+/// One of several checks.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CheckItem {
+    /// The key.
+    subscription_key: String,
+    /// Units on the meter `requests`.
+    cost: Option<u64>,
+    /// Units on other meters; in JSON each is a field `cost.METER`.
+    #[serde(skip)]
+    costs: Vec<(String, serde_json::Value)>,
+    /// HTTP method.
+    method: Option<String>,
+    /// Path.
+    path: Option<String>,
+    /// Hold by name.
+    #[serde(default)]
+    reserve: bool,
+    /// Makes a repeat safe.
+    request_id: Option<String>,
+}
+
+/// Answers in order. An item that is not a check, or that could not be decided, has `error` instead
+/// of a decision and does not touch its neighbours.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes the JSON that `Results` writes")]
+pub struct CheckAnswers {
+    results: Vec<CheckAnswer>,
+}
+
+/// Decides about several requests, each on its own, answered in order.
+#[utoipa::path(
+    post, path = "/api/v1/quota/check", tag = "decide", security(("bearer" = [])),
+    request_body = Checks,
+    responses((status = 200, body = CheckAnswers), (status = 422, body = super::problem::ProblemBody))
+)]
+pub async fn check_batch(
+    State(api): State<Arc<Api>>,
+    caller: Gateway,
+    Json(Checks { checks }): Json<Checks>,
+) -> Result<Response, Problem> {
+    if checks.len() > api.limits.checks_max {
+        let detail = format!("at most {} checks", api.limits.checks_max);
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "batch_too_large", detail));
+    }
+    let (api_ref, caller) = (&*api, &*caller.0);
+    let deciding = checks.into_iter().map(|item| async move {
+        let (key, check) = CheckItem::read(item)?.into_check()?;
+        decide(api_ref, caller, &key, check).await
+    });
+    let results = join_all(deciding).await;
+    Ok(respond(&api, &Results { results: &results }))
+}
+
+impl CheckItem {
+    fn read(mut item: serde_json::Value) -> Result<Self, Problem> {
+        let mut costs = Vec::new();
+        if let Some(fields) = item.as_object_mut() {
+            let others = fields.keys().filter(|name| name.starts_with("cost.")).cloned();
+            for name in others.collect::<Vec<_>>() {
+                if let Some(cost) = fields.remove(&name) {
+                    costs.push((name.trim_start_matches("cost.").to_owned(), cost));
+                }
+            }
+        }
+        let mut read: Self = serde_json::from_value(item)
+            .map_err(|error| Problem::bad_request("invalid_check", error.to_string()))?;
+        read.costs = costs;
+        Ok(read)
+    }
+
+    fn into_check(self) -> Result<(String, Check), Problem> {
+        let out_of_range = || parameter("cost", "must be from 0 to 9007199254740991");
+        let cost = self.cost.map(|cost| Units::new(cost).ok_or_else(out_of_range)).transpose()?;
+        let mut check = Check { cost, ..Check::default() };
+        if self.costs.len() > limits::QUANTITIES_MAX {
+            return Err(parameter("cost", "names too many meters"));
+        }
+        for (meter, cost) in self.costs {
+            let cost = cost.as_u64().and_then(Units::new).ok_or_else(out_of_range)?;
+            check.others.push((meter.into(), cost));
+        }
+        if self.subscription_key.is_empty() || self.subscription_key.len() > limits::KEY_BYTES_MAX {
+            return Err(parameter("subscriptionKey", "must have 1 to 512 bytes"));
+        }
+        if let Some(method) = self.method {
+            check.method = Some(text("method", &method, limits::METHOD_BYTES_MAX)?);
+        }
+        if let Some(path) = self.path {
+            check.path = Some(text("path", &path, limits::PATH_BYTES_MAX)?);
+        }
+        check.reserve = self.reserve.then(|| ReservationId::from_uuid(Uuid::now_v7()));
+        check.request_id = self.request_id.map(|id| hash_request_id(&id)).transpose()?;
+        Ok((self.subscription_key, check))
+    }
+}
+
+struct Results<'a> {
+    results: &'a [Result<Verdict, Problem>],
+}
+
+impl Serialize for Results<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Outer<'a> {
+            results: List<'a>,
+        }
+        Outer { results: List(self.results) }.serialize(serializer)
+    }
+}
+
+struct List<'a>(&'a [Result<Verdict, Problem>]);
+
+impl Serialize for List<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Failed<'a> {
+            error: Reason<'a>,
+        }
+        #[derive(Serialize)]
+        struct Reason<'a> {
+            code: &'a str,
+            detail: &'a str,
+        }
+        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
+        for result in self.0 {
+            match result {
+                Ok(verdict) => list.serialize_element(&Body::from(verdict))?,
+                Err(problem) => {
+                    let error = Reason { code: problem.code(), detail: problem.detail() };
+                    list.serialize_element(&Failed { error })?;
+                }
+            }
+        }
+        list.end()
+    }
+}

@@ -1,0 +1,179 @@
+//! The socket: hyper under axum, with what axum's own server leaves open — a time for the headers to
+//! arrive, a bound on connections, an orderly end.
+//!
+//! The outermost layer lives here as one plain function rather than a stack of layers, because it runs
+//! on every request: it names the request, catches a panic, and writes the name into the answer.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use futures::FutureExt;
+use http::header::ALLOW;
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+use super::problem::Problem;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A client's own request id is kept when it is no longer than this.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Pause after a failed accept, so that a process out of sockets does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Sizes and times of the socket.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeLimits {
+    /// From a connection's first byte to the end of a request's headers.
+    pub header_read_timeout: Duration,
+    /// Bytes of a request's line and headers.
+    pub head_bytes_max: usize,
+    /// Connections open at once; further ones wait in the kernel's queue.
+    pub connections_max: usize,
+    /// How long open requests may go on after the end was asked for.
+    pub drain_timeout: Duration,
+}
+
+/// Serves until `stop`, then lets open requests end.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ServeLimits,
+    stop: CancellationToken,
+) {
+    let slots = Arc::new(Semaphore::new(limits.connections_max));
+    let connections = TaskTracker::new();
+    loop {
+        let slot = tokio::select! {
+            () = stop.cancelled() => break,
+            slot = slots.clone().acquire_owned() => slot,
+        };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                let connection = serve_connection(socket, router.clone(), limits, stop.clone());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(limits.drain_timeout, connections.wait()).await.is_err() {
+        tracing::warn!(open = connections.len(), "requests were cut off at the end");
+    }
+}
+
+async fn serve_connection(
+    socket: TcpStream,
+    router: Router,
+    limits: ServeLimits,
+    stop: CancellationToken,
+) {
+    // Answers are small: waiting to fill a segment would only add latency.
+    let _ = socket.set_nodelay(true);
+    let service = service_fn(move |request| respond(router.clone(), request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read_timeout)
+        .max_buf_size(limits.head_bytes_max)
+        .serve_connection(TokioIo::new(socket), service);
+    let mut connection = pin!(connection);
+    let outcome = tokio::select! {
+        outcome = &mut connection => outcome,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn respond(router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
+    let id = request_id(&request);
+    let answering = AssertUnwindSafe(router.oneshot(request.map(Body::new))).catch_unwind();
+    let mut response = match answering.await {
+        Ok(Ok(response)) => response,
+        Err(_) => {
+            tracing::error!(request = ?id, "a handler panicked");
+            let detail = "this request met a defect; others go on";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+                .respond(id.to_str().ok())
+        }
+    };
+    if response.status().is_client_error() || response.status().is_server_error() {
+        response = named(response, &id);
+    }
+    response.headers_mut().insert(REQUEST_ID, id);
+    Ok(response)
+}
+
+/// Gives a problem its `instance`, and the framework's own bare refusals the shape of a problem.
+fn named(mut response: Response, id: &HeaderValue) -> Response {
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let mut answer = problem.respond(id.to_str().ok());
+        // The router's own word on a 405: which methods there are (RFC 9110, 15.5.6).
+        if let Some(methods) = response.headers_mut().remove(ALLOW) {
+            answer.headers_mut().insert(ALLOW, methods);
+        }
+        return answer;
+    }
+    let is_problem = response
+        .headers()
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/problem+json");
+    if is_problem {
+        return response;
+    }
+    let status = response.status();
+    let code = match status {
+        StatusCode::REQUEST_TIMEOUT => "request_timeout",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_encoding",
+        StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
+        status if status.is_server_error() => "internal",
+        _ => "bad_request",
+    };
+    let detail = status.canonical_reason().unwrap_or("the request was refused");
+    Problem::new(status, code, detail).respond(id.to_str().ok())
+}
+
+fn request_id(request: &Request<Incoming>) -> HeaderValue {
+    let given = request.headers().get(&REQUEST_ID).filter(|value| {
+        let visible = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+        !value.is_empty()
+            && value.len() <= REQUEST_ID_BYTES_MAX
+            && value.to_str().is_ok_and(visible)
+    });
+    if let Some(given) = given {
+        return given.clone();
+    }
+    let mut buffer = Uuid::encode_buffer();
+    let text = Uuid::now_v7().hyphenated().encode_lower(&mut buffer);
+    // Hexadecimal digits and hyphens are a valid header value.
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
+}

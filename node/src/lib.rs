@@ -1,0 +1,25 @@
+//! A Weir node.
+//!
+//! Role: the rooms between the socket and the store. Data flows one way:
+//!
+//! ```text
+//!   http ─▶ router ─▶ shard ─▶ recorder ─▶ store
+//!     │        │        │         ▲
+//!     │        └─ catalog ────────┼──▶ store        analytics ─▶ store
+//!     └────────── analytics ──────┘
+//! ```
+//! [`app`] alone wires them. What decides and counts is in `weir-core`, what knows SQL in
+//! `weir-store`; here live the mailboxes, the group commit and the edges.
+
+pub mod analytics;
+pub mod app;
+pub mod catalog;
+pub mod cli;
+pub mod clock;
+pub mod codec;
+pub mod dev;
+pub mod http;
+pub mod metrics;
+pub mod recorder;
+pub mod router;
+pub mod shard;

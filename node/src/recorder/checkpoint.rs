@@ -1,0 +1,327 @@
+//! Checkpoints: the state of dirty subscriptions, in fenced batches, one at a time.
+//!
+//! Two queues: *now* for those that someone waits for (escrow, reservations), *soon* for all others,
+//! emptied every interval in chunks so that a large round never keeps a waiting check longer than one
+//! chunk. While a batch is under way those who ask gather for the next one.
+//!
+//! A batch has a number and is repeated until the store takes it; a repeat of a number changes
+//! nothing, so additions in it are made once (INV-2). What if it is killed here: the next boot starts
+//! from the last committed batch and the ledger rows after it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+use weir_core::units::{PlanId, Seq, ShardId, SubscriptionId};
+use weir_store::rows::{CheckpointBatch, CheckpointRow, OutboxRow, PeriodDelta, ReservationRow};
+use weir_store::{Error, Store};
+
+use super::{Health, Ownership};
+use crate::clock::Clock;
+use crate::metrics::{Metrics, chain};
+
+/// The only lane so far; the store counts batches of each lane separately.
+const LANE: i16 = 0;
+/// First pause before a repeat; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Longest pause before a repeat: how late a store that came back is noticed.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// A subscription whose state should be persisted.
+pub trait Dirty: Send + Sync + 'static {
+    /// Whose.
+    fn subscription(&self) -> SubscriptionId;
+    /// Its shard.
+    fn shard(&self) -> ShardId;
+    /// When it was loaded, see [`Ownership::birth`].
+    fn born(&self) -> u64;
+    /// Asks for its state.
+    fn take(&self) -> Take;
+    /// What was taken last is committed.
+    fn confirm(&self);
+}
+
+/// Answer of [`Dirty::take`].
+#[derive(Debug)]
+pub enum Take {
+    /// It will come; a dropped sender means that the actor died.
+    Asked(oneshot::Receiver<Taken>),
+    /// It ended in order, after a checkpoint.
+    Ended,
+    /// It died.
+    Died,
+}
+
+/// What one subscription contributes to a batch. The epoch is filled in when it is written.
+#[derive(Debug)]
+pub struct Taken {
+    /// State.
+    pub row: CheckpointRow,
+    /// Additions to past periods.
+    pub periods: Vec<PeriodDelta>,
+    /// Messages.
+    pub outbox: Vec<OutboxRow>,
+    /// Reservations made or released.
+    pub reservations: Vec<ReservationRow>,
+    /// The plan it moved to at its period's end.
+    pub switched_to: Option<PlanId>,
+}
+
+type Queue = Mutex<Vec<Arc<dyn Dirty>>>;
+
+/// Door to the checkpoints.
+pub struct Checkpointer {
+    now: Queue,
+    soon: Queue,
+    wake: Notify,
+    draining: AtomicBool,
+}
+
+impl std::fmt::Debug for Checkpointer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpointer").finish_non_exhaustive()
+    }
+}
+
+/// What the task works with.
+pub struct CheckpointerParts {
+    /// Where to.
+    pub store: Arc<dyn Store>,
+    /// What may be written.
+    pub ownership: Arc<Ownership>,
+    /// Whether the store answers.
+    pub health: Arc<Health>,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<Clock>,
+    /// How often everything dirty is written.
+    pub interval: Duration,
+    /// Rows of one batch.
+    pub chunk_rows_max: usize,
+    /// Cancelled when this node finds that it no longer owns its shards.
+    pub lost: CancellationToken,
+}
+
+impl Checkpointer {
+    /// A door with nothing behind it yet; actors may queue already.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            now: Queue::default(),
+            soon: Queue::default(),
+            wake: Notify::new(),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// Starts the task. It ends after [`Checkpointer::drain`], when everything is written.
+    pub fn start(self: &Arc<Self>, parts: CheckpointerParts) -> tokio::task::JoinHandle<()> {
+        let writer = Writer { door: self.clone(), parts, number: 0, round_due: false };
+        tokio::spawn(writer.run())
+    }
+
+    /// To be written with the next round. Callers queue themselves once until they are asked.
+    pub fn soon(&self, dirty: Arc<dyn Dirty>) {
+        locked(&self.soon).push(dirty);
+    }
+
+    /// To be written with the next batch.
+    pub fn now(&self, dirty: Arc<dyn Dirty>) {
+        locked(&self.now).push(dirty);
+        self.wake.notify_one();
+    }
+
+    /// Writes what is queued and ends.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Subscriptions waiting to be written.
+    pub fn queued(&self) -> usize {
+        locked(&self.soon).len() + locked(&self.now).len()
+    }
+}
+
+fn locked(queue: &Queue) -> std::sync::MutexGuard<'_, Vec<Arc<dyn Dirty>>> {
+    // Nothing panics under this lock; a poisoned list is still whole.
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Writer {
+    door: Arc<Checkpointer>,
+    parts: CheckpointerParts,
+    number: i64,
+    round_due: bool,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        let mut ticks = tokio::time::interval(self.parts.interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.round_due = true,
+                () = self.door.wake.notified() => {}
+                () = self.parts.lost.cancelled() => return,
+            }
+            self.write_waiting().await;
+            let draining = self.door.draining.load(Ordering::Acquire);
+            if std::mem::take(&mut self.round_due) || draining {
+                self.write_round().await;
+            }
+            if draining && self.door.queued() == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Those that someone waits for.
+    async fn write_waiting(&mut self) {
+        loop {
+            let batch = {
+                let mut queue = locked(&self.door.now);
+                let count = queue.len().min(self.parts.chunk_rows_max);
+                queue.drain(..count).collect::<Vec<_>>()
+            };
+            if batch.is_empty() || self.parts.lost.is_cancelled() {
+                return;
+            }
+            self.write(batch, Vec::new()).await;
+        }
+    }
+
+    /// Everything dirty, and the bounds that this makes true.
+    async fn write_round(&mut self) {
+        // Read before the queue: a row counted after this only makes a checkpoint newer.
+        let counted = self.parts.ownership.countable();
+        let round = std::mem::take(&mut *locked(&self.door.soon));
+        if round.is_empty() && counted.is_empty() {
+            return;
+        }
+        let mut chunks = round.chunks(self.parts.chunk_rows_max).peekable();
+        if chunks.peek().is_none() {
+            return self.write(Vec::new(), counted).await;
+        }
+        while let Some(chunk) = chunks.next() {
+            let bounds = if chunks.peek().is_none() { counted.clone() } else { Vec::new() };
+            self.write(chunk.to_vec(), bounds).await;
+            self.write_waiting().await;
+        }
+    }
+
+    async fn write(&mut self, dirty: Vec<Arc<dyn Dirty>>, counted: Vec<(ShardId, Seq)>) {
+        let (mut batch, taken) = self.gather(dirty).await;
+        // Holes that opened while the round was under way hold their shard's bound.
+        let still: HashMap<ShardId, Seq> = self.parts.ownership.countable().into_iter().collect();
+        batch.counted = counted
+            .into_iter()
+            .filter_map(|(shard, seq)| Some((shard, seq.min(*still.get(&shard)?))))
+            .collect();
+        if batch.subscriptions.is_empty() && batch.counted.is_empty() {
+            return;
+        }
+        self.number += 1;
+        batch.lane = LANE;
+        batch.number = self.number;
+        if !self.write_until_taken(&mut batch).await {
+            return;
+        }
+        for &(shard, seq) in &batch.counted {
+            self.parts.ownership.advance_counted(shard, seq);
+        }
+        for dirty in taken {
+            self.parts.ownership.close_hole(dirty.subscription(), dirty.born());
+            dirty.confirm();
+        }
+    }
+
+    /// Asks all of them at once; those that died become holes.
+    async fn gather(&self, dirty: Vec<Arc<dyn Dirty>>) -> (CheckpointBatch, Vec<Arc<dyn Dirty>>) {
+        let mut asked: HashMap<SubscriptionId, (Arc<dyn Dirty>, oneshot::Receiver<Taken>)> =
+            HashMap::with_capacity(dirty.len());
+        for subscription in dirty {
+            // One row each: a second request in the same batch is met by the first.
+            if asked.contains_key(&subscription.subscription()) {
+                continue;
+            }
+            match subscription.take() {
+                Take::Asked(answer) => {
+                    asked.insert(subscription.subscription(), (subscription, answer));
+                }
+                Take::Ended => {}
+                Take::Died => self.died(&*subscription),
+            }
+        }
+        let mut batch = CheckpointBatch::default();
+        let mut taken = Vec::with_capacity(asked.len());
+        for (subscription, answer) in asked.into_values() {
+            let Ok(part) = answer.await else {
+                self.died(&*subscription);
+                continue;
+            };
+            batch.plan_switches.extend(part.switched_to.map(|plan| (part.row.subscription, plan)));
+            batch.subscriptions.push(part.row);
+            batch.periods.extend(part.periods);
+            batch.outbox.extend(part.outbox);
+            batch.reservations.extend(part.reservations);
+            taken.push(subscription);
+        }
+        (batch, taken)
+    }
+
+    fn died(&self, subscription: &dyn Dirty) {
+        self.parts.ownership.open_hole(subscription.subscription(), subscription.shard());
+    }
+
+    /// False when the batch can never be written.
+    async fn write_until_taken(&self, batch: &mut CheckpointBatch) -> bool {
+        let mut pause = PAUSE_MIN;
+        loop {
+            for row in &mut batch.subscriptions {
+                row.epoch = self.parts.ownership.epoch(row.shard);
+            }
+            let shards = batch.subscriptions.iter().map(|row| row.shard);
+            let fence = self
+                .parts
+                .ownership
+                .fence(shards.chain(batch.counted.iter().map(|&(shard, _)| shard)));
+            self.parts.health.begin_write(self.parts.clock.now());
+            let stopwatch = Clock::stopwatch();
+            let outcome = self.parts.store.checkpoint(&fence, batch).await;
+            self.parts.health.end_write();
+            match outcome {
+                Ok(()) => {
+                    self.parts.health.set_up(true);
+                    self.parts.metrics.checkpointed(batch.subscriptions.len(), stopwatch.elapsed());
+                    return true;
+                }
+                Err(error) if error.is_away() => {
+                    self.parts.health.set_up(false);
+                    tracing::debug!(error = %chain(&error), "checkpoint to be repeated");
+                }
+                Err(Error::Fenced { .. })
+                    if fence != self.parts.ownership.fence(fence.shards.iter().map(|s| s.0)) => {}
+                Err(Error::Fenced { shards, .. }) => {
+                    self.parts.metrics.fenced(shards.len());
+                    tracing::error!(shards = shards.len(), "this node lost its shards");
+                    self.parts.lost.cancel();
+                    return false;
+                }
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "a checkpoint failed for good");
+                    self.parts.lost.cancel();
+                    return false;
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.parts.lost.cancelled() => return false,
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}

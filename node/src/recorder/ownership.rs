@@ -1,0 +1,263 @@
+//! The shards this node owns: epochs, cursors, and what must not be forgotten yet.
+//!
+//! Role: the shared, lock-free view of `shards` that every fenced write is built from. Per shard three
+//! cursors into its ledger move up, never down:
+//!
+//! ```text
+//!   rolled <= last        what analytics have summed up
+//!   counted <= applied    what is in committed checkpoints / what actors have counted
+//! ```
+//! A subscription that could not count a committed row (its actor died, or could not be loaded) is a
+//! *hole*: `counted` stays below it until it is counted again, so that a later activation finds the
+//! row in its tail (INV-2).
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use uuid::Uuid;
+use weir_core::units::{Epoch, Seq, ShardId, SubscriptionId};
+use weir_store::{Error, Fence, ShardState, Store};
+
+/// Rows read at once at the start: a page of a few megabytes; the last second of a busy node has
+/// some tens of thousands.
+const UNCOUNTED_PAGE_ROWS: u32 = 5_000;
+
+#[derive(Debug, Default)]
+struct Cell {
+    epoch: AtomicU64,
+    applied: AtomicU64,
+    counted: AtomicU64,
+    rolled: AtomicU64,
+}
+
+/// Shards of this boot.
+#[derive(Debug)]
+pub struct Ownership {
+    incarnation: Uuid,
+    cells: Vec<Cell>,
+    holes: Mutex<BTreeMap<SubscriptionId, Hole>>,
+    births: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    shard: ShardId,
+    first: Seq,
+    /// Actors born up to here may not have seen the rows.
+    born: u64,
+}
+
+impl Ownership {
+    /// Ownership of the shards as they were claimed, in order of their numbers from 0.
+    pub fn new(incarnation: Uuid, shards: &[ShardState]) -> Self {
+        let cells: Vec<Cell> = shards
+            .iter()
+            .map(|shard| Cell {
+                epoch: AtomicU64::new(shard.epoch.0),
+                applied: AtomicU64::new(shard.last.0),
+                counted: AtomicU64::new(shard.counted.0),
+                rolled: AtomicU64::new(shard.rolled.0),
+            })
+            .collect();
+        Self { incarnation, cells, holes: Mutex::default(), births: AtomicU64::new(0) }
+    }
+
+    /// Rows that the last owner committed and did not checkpoint are in nobody's memory yet: each of
+    /// their subscriptions is a hole until it was loaded and checkpointed. Before the first
+    /// checkpoint of this boot, which would otherwise move the bounds over those rows.
+    pub async fn find_uncounted(&self, store: &dyn Store) -> Result<(), Error> {
+        let behind = |&shard: &ShardId| self.counted(shard) < self.applied(shard);
+        let mut after: Vec<(ShardId, Seq)> =
+            self.shards().filter(behind).map(|shard| (shard, self.counted(shard))).collect();
+        while !after.is_empty() {
+            let rows = store.ledger_after(&after, UNCOUNTED_PAGE_ROWS).await?;
+            for row in &rows {
+                self.open_hole(row.subscription, row.shard);
+                if let Some(position) = after.iter_mut().find(|(shard, _)| *shard == row.shard) {
+                    position.1 = position.1.max(row.seq);
+                }
+            }
+            if rows.len() < UNCOUNTED_PAGE_ROWS as usize {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// This boot.
+    pub const fn incarnation(&self) -> Uuid {
+        self.incarnation
+    }
+
+    /// How many shards there are.
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    /// Every shard.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..u16::try_from(self.cells.len()).unwrap_or(u16::MAX)).map(ShardId)
+    }
+
+    /// Epoch held.
+    pub fn epoch(&self, shard: ShardId) -> Epoch {
+        Epoch(self.cell(shard).epoch.load(Ordering::Acquire))
+    }
+
+    /// Shards were claimed again.
+    pub fn reclaimed(&self, shards: &[ShardState]) {
+        for shard in shards {
+            self.cell(shard.shard).epoch.fetch_max(shard.epoch.0, Ordering::AcqRel);
+        }
+    }
+
+    /// Proof for a write that touches these shards.
+    pub fn fence(&self, shards: impl IntoIterator<Item = ShardId>) -> Fence {
+        let mut shards: Vec<ShardId> = shards.into_iter().collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let shards = shards.into_iter().map(|shard| (shard, self.epoch(shard))).collect();
+        Fence { incarnation: self.incarnation, shards }
+    }
+
+    /// Every row up to here was given to its actor.
+    pub fn applied(&self, shard: ShardId) -> Seq {
+        Seq(self.cell(shard).applied.load(Ordering::Acquire))
+    }
+
+    /// Rows up to here were given to their actors, or their subscriptions are holes.
+    pub fn advance_applied(&self, shard: ShardId, to: Seq) {
+        self.cell(shard).applied.fetch_max(to.0, Ordering::AcqRel);
+    }
+
+    /// Every row up to here is in committed checkpoints: the lower bound of a tail.
+    pub fn counted(&self, shard: ShardId) -> Seq {
+        Seq(self.cell(shard).counted.load(Ordering::Acquire))
+    }
+
+    /// A checkpoint that carried this bound is committed.
+    pub fn advance_counted(&self, shard: ShardId, to: Seq) {
+        self.cell(shard).counted.fetch_max(to.0, Ordering::AcqRel);
+    }
+
+    /// Every row up to here is in the analytics.
+    pub fn rolled(&self, shard: ShardId) -> Seq {
+        Seq(self.cell(shard).rolled.load(Ordering::Acquire))
+    }
+
+    /// The analytics moved on.
+    pub fn advance_rolled(&self, shard: ShardId, to: Seq) {
+        self.cell(shard).rolled.fetch_max(to.0, Ordering::AcqRel);
+    }
+
+    /// Bounds that a checkpoint of everything dirty may carry: per shard whose bound would move, the
+    /// last row below every hole. Read it *before* asking actors for their state.
+    pub fn countable(&self) -> Vec<(ShardId, Seq)> {
+        let mut bounds: BTreeMap<ShardId, Seq> = self
+            .shards()
+            .map(|shard| (shard, self.applied(shard)))
+            .filter(|&(shard, applied)| applied > self.counted(shard))
+            .collect();
+        for hole in self.locked_holes().values() {
+            if let Some(bound) = bounds.get_mut(&hole.shard) {
+                *bound = (*bound).min(Seq(hole.first.0.saturating_sub(1)));
+            }
+        }
+        bounds.retain(|&shard, bound| *bound > self.counted(shard));
+        bounds.into_iter().collect()
+    }
+
+    /// Rows of this subscription after `counted` may not have been counted by anyone.
+    pub fn open_hole(&self, subscription: SubscriptionId, shard: ShardId) {
+        let first = self.counted(shard).next();
+        let born = self.births.load(Ordering::Acquire);
+        let mut holes = self.locked_holes();
+        holes.entry(subscription).or_insert(Hole { shard, first, born }).born = born;
+    }
+
+    /// State of an actor born at `born` is in a committed checkpoint. Only one that was loaded after
+    /// the hole opened has seen the rows that it stands for.
+    pub fn close_hole(&self, subscription: SubscriptionId, born: u64) {
+        let mut holes = self.locked_holes();
+        if holes.get(&subscription).is_some_and(|hole| born > hole.born) {
+            holes.remove(&subscription);
+        }
+    }
+
+    /// An actor is about to be loaded.
+    pub fn birth(&self) -> u64 {
+        self.births.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Subscriptions to be loaded anew.
+    pub fn holes(&self) -> Vec<(SubscriptionId, ShardId)> {
+        self.locked_holes().iter().map(|(&id, hole)| (id, hole.shard)).collect()
+    }
+
+    fn locked_holes(&self) -> std::sync::MutexGuard<'_, BTreeMap<SubscriptionId, Hole>> {
+        // No code panics while it holds this lock; a poisoned map is still whole.
+        self.holes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn cell(&self, shard: ShardId) -> &Cell {
+        &self.cells[usize::from(shard.0)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ownership(lasts: &[u64]) -> Ownership {
+        let shards: Vec<ShardState> = lasts
+            .iter()
+            .enumerate()
+            .map(|(index, &last)| ShardState {
+                shard: ShardId(u16::try_from(index).unwrap_or_default()),
+                epoch: Epoch(1),
+                owner: None,
+                counted: Seq(0),
+                rolled: Seq(0),
+                last: Seq(last),
+            })
+            .collect();
+        Ownership::new(Uuid::nil(), &shards)
+    }
+
+    #[test]
+    fn a_hole_holds_the_bound_of_its_shard_and_no_other() {
+        let owned = ownership(&[10, 20]);
+        let lost = SubscriptionId::from_uuid(Uuid::from_u128(7));
+        owned.advance_counted(ShardId(0), Seq(4));
+        let before = owned.birth();
+        owned.open_hole(lost, ShardId(0));
+        assert_eq!(owned.countable(), [(ShardId(1), Seq(20))]);
+        owned.close_hole(lost, before);
+        assert_eq!(owned.countable(), [(ShardId(1), Seq(20))], "born before the hole");
+        owned.close_hole(lost, owned.birth());
+        assert_eq!(owned.countable(), [(ShardId(0), Seq(10)), (ShardId(1), Seq(20))]);
+    }
+
+    #[test]
+    fn cursors_never_move_down() {
+        let owned = ownership(&[10]);
+        owned.advance_applied(ShardId(0), Seq(5));
+        assert_eq!(owned.applied(ShardId(0)), Seq(10));
+        owned.advance_counted(ShardId(0), Seq(8));
+        owned.advance_counted(ShardId(0), Seq(3));
+        assert_eq!(owned.counted(ShardId(0)), Seq(8));
+    }
+
+    #[test]
+    fn a_fence_names_each_shard_once_in_order() {
+        let owned = ownership(&[0, 0, 0]);
+        let fence = owned.fence([ShardId(2), ShardId(0), ShardId(2)]);
+        assert_eq!(fence.shards, [(ShardId(0), Epoch(1)), (ShardId(2), Epoch(1))]);
+    }
+}

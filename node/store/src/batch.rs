@@ -1,0 +1,154 @@
+//! Batches made fit for one statement per table.
+//!
+//! Role: an upsert may not meet the same row twice in one statement, and the order in which rows
+//! are locked must be the same in every transaction. Pure; both engines call it.
+
+use std::collections::{BTreeMap, HashSet};
+
+use uuid::Uuid;
+use weir_core::units::{Epoch, Micros, PlanId, Seq, ShardId, SubscriptionId};
+
+use crate::failure::Failure;
+use crate::rows::{CheckpointBatch, LedgerRow, PeriodDelta, ReservationRow};
+use crate::{Appended, Fence};
+
+/// One delta per period: units add up, the rest is the last one's.
+pub(crate) fn periods(deltas: &[PeriodDelta]) -> Vec<PeriodDelta> {
+    let mut merged: BTreeMap<(SubscriptionId, &str, Micros), PeriodDelta> = BTreeMap::new();
+    for delta in deltas {
+        let key = (delta.subscription, delta.quota.as_str(), delta.start);
+        let before = merged.get(&key).map_or(0, |earlier| earlier.used_delta);
+        let sum =
+            PeriodDelta { used_delta: before.saturating_add(delta.used_delta), ..delta.clone() };
+        merged.insert(key, sum);
+    }
+    merged.into_values().collect()
+}
+
+/// One row per reservation; a release is never undone.
+pub(crate) fn reservations(rows: &[ReservationRow]) -> Vec<ReservationRow> {
+    let mut merged: BTreeMap<Uuid, ReservationRow> = BTreeMap::new();
+    for row in rows {
+        let released = merged.get(&row.id.uuid()).and_then(|earlier| earlier.released_at);
+        let row = ReservationRow { released_at: released.or(row.released_at), ..row.clone() };
+        merged.insert(row.id.uuid(), row);
+    }
+    merged.into_values().collect()
+}
+
+/// One switch per subscription, the last one named.
+pub(crate) fn plan_switches(
+    switches: &[(SubscriptionId, PlanId)],
+) -> Vec<(SubscriptionId, PlanId)> {
+    switches.iter().copied().collect::<BTreeMap<_, _>>().into_iter().collect()
+}
+
+/// One position per shard, the furthest.
+pub(crate) fn counted(positions: &[(ShardId, Seq)]) -> Vec<(ShardId, Seq)> {
+    let mut furthest = BTreeMap::new();
+    for &(shard, seq) in positions {
+        let held = furthest.entry(shard).or_insert(seq);
+        *held = seq.max(*held);
+    }
+    furthest.into_iter().collect()
+}
+
+/// Order in which identities are inserted: neighbours in the index one after the other, which is
+/// faster, and the same in every transaction, so that two that meet cannot deadlock.
+pub(crate) fn identity_order(rows: &[LedgerRow]) -> Vec<&LedgerRow> {
+    let mut ordered: Vec<&LedgerRow> = rows.iter().collect();
+    ordered.sort_unstable_by(|a, b| {
+        (a.subscription, &a.event_id, a.kind).cmp(&(b.subscription, &b.event_id, b.kind))
+    });
+    ordered
+}
+
+/// Marks the rows whose identities were inserted, named by (subscription, seq).
+pub(crate) fn appended(rows: &[LedgerRow], inserted: &HashSet<(SubscriptionId, Seq)>) -> Appended {
+    Appended {
+        new: rows.iter().map(|row| inserted.contains(&(row.subscription, row.seq))).collect(),
+    }
+}
+
+/// Compares the shards that are still held with those of the fence.
+pub(crate) fn check_fence(fence: &Fence, held: &[(ShardId, Epoch)]) -> Result<(), Failure> {
+    debug_assert!(
+        fence.shards.is_sorted_by(|a, b| a.0 < b.0),
+        "INV-4: a fence names each shard once, in ascending order"
+    );
+    let held: HashSet<&(ShardId, Epoch)> = held.iter().collect();
+    let lost: Vec<ShardId> = fence
+        .shards
+        .iter()
+        .filter(|wanted| !held.contains(wanted))
+        .map(|(shard, _)| *shard)
+        .collect();
+    if lost.is_empty() { Ok(()) } else { Err(Failure::Fenced(lost)) }
+}
+
+/// INV-4: whatever a fenced call writes must lie in the shards of its fence.
+pub(crate) fn assert_rows_fenced(fence: &Fence, rows: &[LedgerRow]) {
+    debug_assert!(
+        rows.iter().all(|row| names(fence, row.shard)),
+        "INV-4: a ledger row lies in a shard that the fence does not name"
+    );
+}
+
+/// INV-4, for a checkpoint.
+pub(crate) fn assert_batch_fenced(fence: &Fence, batch: &CheckpointBatch) {
+    debug_assert!(
+        batch.subscriptions.iter().all(|row| names(fence, row.shard))
+            && batch.counted.iter().all(|(shard, _)| names(fence, *shard)),
+        "INV-4: a checkpoint writes to a shard that the fence does not name"
+    );
+}
+
+fn names(fence: &Fence, shard: ShardId) -> bool {
+    fence.shards.binary_search_by_key(&shard, |(held, _)| *held).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delta(quota: &str, start: i64, used_delta: i64) -> PeriodDelta {
+        PeriodDelta {
+            subscription: SubscriptionId::from_uuid(Uuid::from_u128(1)),
+            quota: quota.to_owned(),
+            meter: "requests".to_owned(),
+            start: Micros::from_micros(start),
+            end: Micros::from_micros(start + 10),
+            used_delta,
+            quota_limit: Some(used_delta),
+            plan: PlanId::from_uuid(Uuid::from_u128(2)),
+            plan_version: 1,
+        }
+    }
+
+    #[test]
+    fn deltas_of_one_period_add_up_and_others_stay_apart() {
+        let merged =
+            periods(&[delta("a", 0, 3), delta("b", 0, 5), delta("a", 0, 4), delta("a", 9, 1)]);
+        let sums: Vec<_> =
+            merged.iter().map(|d| (d.quota.as_str(), d.start.get(), d.used_delta)).collect();
+        assert_eq!(sums, [("a", 0, 7), ("a", 9, 1), ("b", 0, 5)]);
+        assert_eq!(merged[0].quota_limit, Some(4), "the last delta knows the limit best");
+    }
+
+    #[test]
+    fn a_fence_lists_exactly_the_shards_that_were_lost() {
+        let fence = Fence {
+            incarnation: Uuid::nil(),
+            shards: vec![(ShardId(1), Epoch(1)), (ShardId(2), Epoch(5)), (ShardId(3), Epoch(1))],
+        };
+        let held = [(ShardId(1), Epoch(1)), (ShardId(2), Epoch(6))];
+        let refused = check_fence(&fence, &held);
+        assert!(matches!(refused, Err(Failure::Fenced(lost)) if lost == [ShardId(2), ShardId(3)]));
+    }
+
+    #[test]
+    fn the_furthest_position_of_a_shard_wins() {
+        let merged = counted(&[(ShardId(2), Seq(4)), (ShardId(1), Seq(9)), (ShardId(2), Seq(3))]);
+        assert_eq!(merged, [(ShardId(1), Seq(9)), (ShardId(2), Seq(4))]);
+    }
+}

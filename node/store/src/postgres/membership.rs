@@ -1,0 +1,233 @@
+//! Nodes, leases and the ownership of shards.
+//!
+//! Why a claim cannot meet a living owner: a node is dead by a compare-and-set on its own row, the
+//! row that its renewals write, so one of the two sees the other; dead and replaced are final for
+//! an incarnation; and a shard is only taken at the epoch at which its owner was seen to be dead.
+
+use std::collections::HashMap;
+
+use sqlx::{query, query_scalar};
+use uuid::Uuid;
+use weir_core::units::{Epoch, Seq, ShardId};
+
+use super::{Conn, decode};
+use crate::ShardState;
+use crate::failure::Failure;
+use crate::number;
+use crate::rows::NodeRow;
+
+/// Locks, in order, the wanted shards that are ours or whose owner was seen to be gone. Waiting for
+/// a lock, a row may change; it is then left alone unless epoch and owner are still those that were
+/// seen.
+const LOCK_CLAIMABLE: &str = "\
+    WITH seen AS MATERIALIZED ( \
+        SELECT s.shard_id, s.epoch, s.owner_incarnation \
+        FROM shards s LEFT JOIN nodes n ON n.incarnation = s.owner_incarnation \
+        WHERE s.shard_id = ANY($1) AND (s.owner_incarnation IS NULL OR s.owner_incarnation = $2 \
+            OR n.incarnation IS NULL OR n.state IN ('dead', 'left')) \
+    ) \
+    SELECT s.shard_id FROM shards s JOIN seen ON seen.shard_id = s.shard_id \
+    WHERE s.epoch = seen.epoch AND s.owner_incarnation IS NOT DISTINCT FROM seen.owner_incarnation \
+    ORDER BY s.shard_id FOR UPDATE OF s";
+
+/// Cursors, and the last row of the ledger. A partition that was archived and dropped may have held
+/// it; the cursors, which are never ahead of it, then stand in.
+const CURSORS: &str = "\
+    SELECT p.shard_id, p.counted, p.rolled, GREATEST(p.counted, p.rolled, \
+        (SELECT r.seq FROM usage_records r WHERE r.shard_id = p.shard_id \
+         ORDER BY r.seq DESC LIMIT 1)) \
+    FROM shard_progress p WHERE p.shard_id = ANY($1)";
+
+/// Answers when the database answers.
+pub(super) async fn ping(connection: &mut Conn) -> Result<(), Failure> {
+    query("SELECT 1").execute(connection).await?;
+    Ok(())
+}
+
+/// Fixes the shard count once and makes the rows; returns the count that is fixed.
+pub(super) async fn init_shards(connection: &mut Conn, shard_count: u16) -> Result<u16, Failure> {
+    query("INSERT INTO cluster_meta (id, shard_count) VALUES (1, $1) ON CONFLICT DO NOTHING")
+        .bind(i32::from(shard_count))
+        .execute(&mut *connection)
+        .await?;
+    let fixed: i32 = query_scalar("SELECT shard_count FROM cluster_meta WHERE id = 1")
+        .fetch_one(&mut *connection)
+        .await?;
+    let shards = "INSERT INTO shards (shard_id, epoch) \
+                  SELECT n, 0 FROM generate_series(0, $1 - 1) n \
+                  ON CONFLICT DO NOTHING";
+    query(shards).bind(fixed).execute(&mut *connection).await?;
+    let progress = "INSERT INTO shard_progress (shard_id) \
+                    SELECT n FROM generate_series(0, $1 - 1) n \
+                    ON CONFLICT DO NOTHING";
+    query(progress).bind(fixed).execute(connection).await?;
+    number::shard_id(fixed).map(|count| count.0)
+}
+
+/// Registers a boot in place of the node's earlier one, whose batch numbers nobody will ask for
+/// again.
+pub(super) async fn join(
+    connection: &mut Conn,
+    node: &NodeRow,
+    lease_ms: u32,
+) -> Result<(), Failure> {
+    query(
+        "DELETE FROM checkpoint_batches WHERE incarnation IN \
+           (SELECT incarnation FROM nodes WHERE id = $1 AND incarnation <> $2)",
+    )
+    .bind(&node.id)
+    .bind(node.incarnation)
+    .execute(&mut *connection)
+    .await?;
+    let statement = "INSERT INTO nodes AS n (id, incarnation, http, cluster, state, lease_until) \
+         VALUES ($1, $2, $3, $4, 'up', clock_timestamp() + $5 * interval '1 millisecond') \
+         ON CONFLICT (id) DO UPDATE SET incarnation = excluded.incarnation, http = excluded.http, \
+             cluster = excluded.cluster, state = excluded.state, \
+             lease_until = excluded.lease_until \
+         WHERE n.incarnation <> excluded.incarnation OR n.state NOT IN ('dead', 'left')";
+    let done = query(statement)
+        .bind(&node.id)
+        .bind(node.incarnation)
+        .bind(&node.http)
+        .bind(&node.cluster)
+        .bind(f64::from(lease_ms))
+        .execute(connection)
+        .await
+        .map_err(|error| Failure::on_unique(error, "incarnation"))?;
+    // Death is final for an incarnation: others may already act on it.
+    if done.rows_affected() == 1 { Ok(()) } else { Err(Failure::Conflict("incarnation")) }
+}
+
+/// Prolongs a lease, unless the incarnation was replaced or declared dead.
+pub(super) async fn renew(
+    connection: &mut Conn,
+    incarnation: Uuid,
+    lease_ms: u32,
+) -> Result<bool, Failure> {
+    let statement = "UPDATE nodes \
+         SET lease_until = clock_timestamp() + $2 * interval '1 millisecond' \
+         WHERE incarnation = $1 AND state IN ('joining', 'up', 'draining')";
+    let done =
+        query(statement).bind(incarnation).bind(f64::from(lease_ms)).execute(connection).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Ends the lease and gives the shards up, after the writes under way on them.
+pub(super) async fn leave(connection: &mut Conn, incarnation: Uuid) -> Result<(), Failure> {
+    let statement = "UPDATE nodes SET state = 'left', lease_until = clock_timestamp() \
+                     WHERE incarnation = $1 AND state IN ('joining', 'up', 'draining')";
+    query(statement).bind(incarnation).execute(&mut *connection).await?;
+    let release = "WITH mine AS MATERIALIZED (SELECT shard_id FROM shards \
+                       WHERE owner_incarnation = $1 ORDER BY shard_id FOR UPDATE) \
+                   UPDATE shards s SET owner_incarnation = NULL FROM mine \
+                   WHERE s.shard_id = mine.shard_id AND s.owner_incarnation = $1";
+    query(release).bind(incarnation).execute(connection).await?;
+    Ok(())
+}
+
+/// Other nodes whose lease still runs.
+pub(super) async fn others_alive(
+    connection: &mut Conn,
+    incarnation: Uuid,
+) -> Result<Vec<NodeRow>, Failure> {
+    let statement = "SELECT id, incarnation, http, cluster FROM nodes \
+                     WHERE incarnation <> $1 AND state IN ('joining', 'up', 'draining') \
+                     AND lease_until > clock_timestamp() ORDER BY id";
+    let rows = query(statement).bind(incarnation).fetch_all(connection).await?;
+    decode::all(&rows, |columns| {
+        Ok(NodeRow {
+            id: columns.take()?,
+            incarnation: columns.take()?,
+            http: columns.take()?,
+            cluster: columns.take()?,
+        })
+    })
+}
+
+/// Marks nodes whose lease has run out as dead. A renewal that holds the row is waited for, and the
+/// lease looked at again.
+pub(super) async fn bury_expired(connection: &mut Conn) -> Result<(), Failure> {
+    let statement = "WITH expired AS MATERIALIZED (SELECT id FROM nodes \
+                         WHERE state IN ('joining', 'up', 'draining') \
+                         AND lease_until <= clock_timestamp() ORDER BY id FOR UPDATE) \
+                     UPDATE nodes n SET state = 'dead' FROM expired WHERE n.id = expired.id \
+                     AND n.state IN ('joining', 'up', 'draining') \
+                     AND n.lease_until <= clock_timestamp()";
+    query(statement).execute(connection).await?;
+    Ok(())
+}
+
+/// Takes every wanted shard that has no living owner or is ours.
+pub(super) async fn claim(
+    connection: &mut Conn,
+    incarnation: Uuid,
+    wanted: &[ShardId],
+) -> Result<Vec<ShardState>, Failure> {
+    let alive: bool = query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM nodes WHERE incarnation = $1 \
+         AND state IN ('joining', 'up', 'draining') AND lease_until > clock_timestamp())",
+    )
+    .bind(incarnation)
+    .fetch_one(&mut *connection)
+    .await?;
+    if !alive {
+        return Err(Failure::Fenced(wanted.to_vec()));
+    }
+    let numbers: Vec<i32> = wanted.iter().map(|shard| number::shard(*shard)).collect();
+    let locked: Vec<i32> = query_scalar(LOCK_CLAIMABLE)
+        .bind(numbers)
+        .bind(incarnation)
+        .fetch_all(&mut *connection)
+        .await?;
+    let taken = query(
+        "UPDATE shards SET epoch = epoch + 1, owner_incarnation = $2 WHERE shard_id = ANY($1) \
+         RETURNING shard_id, epoch",
+    )
+    .bind(&locked)
+    .bind(incarnation)
+    .fetch_all(&mut *connection)
+    .await?;
+    let epochs: HashMap<i32, i64> =
+        decode::all(&taken, |columns| Ok((columns.take()?, columns.take()?)))?
+            .into_iter()
+            .collect();
+    // A statement of its own, after the locks: it sees the last writes that they waited for.
+    let cursors = query(CURSORS).bind(&locked).fetch_all(connection).await?;
+    let mut states = decode::all(&cursors, |columns| {
+        let shard: i32 = columns.take()?;
+        let epoch = epochs.get(&shard).copied().ok_or_else(|| {
+            Failure::Damaged(format!("shard {shard} was locked but not there to be taken"))
+        })?;
+        state(shard, epoch, Some(incarnation), columns)
+    })?;
+    states.sort_unstable_by_key(|state| state.shard);
+    Ok(states)
+}
+
+/// All shards, from the two small tables alone.
+pub(super) async fn shards(connection: &mut Conn) -> Result<Vec<ShardState>, Failure> {
+    let statement = "SELECT s.shard_id, s.epoch, s.owner_incarnation, p.counted, p.rolled, \
+                     GREATEST(p.counted, p.rolled) \
+                     FROM shards s JOIN shard_progress p USING (shard_id) ORDER BY s.shard_id";
+    let rows = query(statement).fetch_all(connection).await?;
+    decode::all(&rows, |columns| {
+        let (shard, epoch, owner) = (columns.take()?, columns.take()?, columns.take()?);
+        state(shard, epoch, owner, columns)
+    })
+}
+
+fn state(
+    shard: i32,
+    epoch: i64,
+    owner: Option<Uuid>,
+    columns: &mut decode::Columns<'_>,
+) -> Result<ShardState, Failure> {
+    Ok(ShardState {
+        shard: number::shard_id(shard)?,
+        epoch: Epoch(number::unsigned(epoch)?),
+        owner,
+        counted: Seq(number::unsigned(columns.take()?)?),
+        rolled: Seq(number::unsigned(columns.take()?)?),
+        last: Seq(number::unsigned(columns.take()?)?),
+    })
+}

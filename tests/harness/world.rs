@@ -1,0 +1,258 @@
+//! A node on a store of its own with tokens, and the words most stories are told in.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::client::{Answer, Http};
+use crate::eventually;
+use crate::node::{Node, NodeOptions};
+use crate::postgres::{Postgres, TestDatabase};
+use crate::watchdog::TestDirectory;
+
+/// The SQLite file in a story's directory.
+const DATABASE_FILE: &str = "weir.db";
+
+/// Which store a story runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// One file.
+    Sqlite,
+    /// A database on the test process's server.
+    Postgres,
+}
+
+/// A node, its store and its tokens.
+#[derive(Debug)]
+pub struct World {
+    /// The node.
+    pub node: Node,
+    gateway_token: String,
+    dashboard_token: String,
+    // Dropped after the node: fields are dropped in their order.
+    database: Option<TestDatabase>,
+    directory: TestDirectory,
+}
+
+/// A subscription with the key that only its making shows.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// Its id.
+    pub id: String,
+    /// Its key.
+    pub key: String,
+}
+
+impl World {
+    /// A node with the default settings.
+    pub async fn start(store: Store) -> Self {
+        Self::start_with(store, &[]).await
+    }
+
+    /// A node with these variables.
+    pub async fn start_with(store: Store, environment: &[(&str, &str)]) -> Self {
+        match store {
+            Store::Sqlite => Self::open(None, environment).await,
+            Store::Postgres => {
+                let database = Postgres::shared().await.fresh_database().await;
+                Self::open(Some(database.expect("a database can be made")), environment).await
+            }
+        }
+    }
+
+    /// A node on a server of the story's own.
+    pub async fn start_on(server: &Postgres, environment: &[(&str, &str)]) -> Self {
+        let database = server.fresh_database().await.expect("a database can be made");
+        Self::open(Some(database), environment).await
+    }
+
+    /// Ends every session of the node in its Postgres database.
+    pub async fn cut_sessions(&self) {
+        let database = self.database.as_ref().expect("this story runs on Postgres");
+        database.terminate_sessions().await.expect("an administrator may end sessions");
+    }
+
+    /// Changes the SQLite file of a stopped node behind its back; returns how many rows.
+    pub async fn tamper(&self, statement: &'static str) -> u64 {
+        use sqlx::{Connection as _, Executor as _};
+        let url = format!("sqlite://{}", self.directory.path().join(DATABASE_FILE).display());
+        let file = sqlx::SqliteConnection::connect(&url).await;
+        let mut file = file.expect("the stopped node's file can be opened");
+        let done = file.execute(statement).await.expect("the statement fits the tables");
+        file.close().await.expect("a connection can be closed");
+        done.rows_affected()
+    }
+
+    async fn open(database: Option<TestDatabase>, environment: &[(&str, &str)]) -> Self {
+        let directory = TestDirectory::new();
+        let file = directory.path().join(DATABASE_FILE);
+        let database_url = match &database {
+            Some(database) => database.url.clone(),
+            None => format!("sqlite://{}", file.display()),
+        };
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment = environment.iter().map(pair).collect();
+        let options = NodeOptions { database_url, environment, arguments: Vec::new() };
+        let node = Node::start(options).await;
+        let admin = node.admin();
+        let of_scope = |scope: &str| json!({"name": scope, "scope": scope});
+        let gateway_token = token(&admin, &of_scope("gateway")).await;
+        let dashboard_token = token(&admin, &of_scope("dashboard")).await;
+        Self { node, gateway_token, dashboard_token, database, directory }
+    }
+
+    /// A client of scope admin.
+    pub fn admin(&self) -> Http {
+        self.node.admin()
+    }
+
+    /// A client of scope gateway.
+    pub fn gateway(&self) -> Http {
+        self.node.anonymous().with_token(&self.gateway_token)
+    }
+
+    /// A client of scope dashboard.
+    pub fn dashboard(&self) -> Http {
+        self.node.anonymous().with_token(&self.dashboard_token)
+    }
+
+    /// Where the story may keep files.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// Makes a token and returns its text.
+    pub async fn token(&self, body: &Value) -> String {
+        token(&self.admin(), body).await
+    }
+
+    /// Makes a plan and returns its id. What `fields` leaves out: a name.
+    pub async fn plan(&self, fields: Value) -> String {
+        let mut plan = json!({"name": "test"});
+        merge(&mut plan, fields);
+        let made = self.admin().post("/api/v1/plans", &plan).await.expect(201);
+        made["id"].as_str().expect("a plan has an id").to_owned()
+    }
+
+    /// Makes a subscription of a plan.
+    pub async fn subscribe(&self, plan: &str) -> Subscription {
+        self.subscribe_with(plan, json!({})).await
+    }
+
+    /// Makes a subscription with these fields.
+    pub async fn subscribe_with(&self, plan: &str, fields: Value) -> Subscription {
+        let mut body = json!({"planId": plan});
+        merge(&mut body, fields);
+        let made = self.admin().post("/api/v1/subscriptions", &body).await.expect(201);
+        let text = |field: &str| made[field].as_str().map(str::to_owned);
+        Subscription {
+            id: text("id").expect("a subscription has an id"),
+            key: text("key").expect("its making shows the key"),
+        }
+    }
+
+    /// A subscription of a new hard monthly plan with this limit.
+    pub async fn subscribe_hard(&self, limit: u64) -> Subscription {
+        let quota = json!({"limit": limit, "every": "P1M", "enforcement": "hard"});
+        self.subscribe(&self.plan(json!({"quota": quota})).await).await
+    }
+
+    /// Asks whether a request may pass.
+    pub async fn check(&self, key: &str) -> Value {
+        self.check_with(key, "").await
+    }
+
+    /// Asks with these parameters, such as `cost=3&path=/v1`.
+    pub async fn check_with(&self, key: &str, query: &str) -> Value {
+        self.try_check(key, query).await.expect(200)
+    }
+
+    /// Asks, and returns whatever is answered.
+    pub async fn try_check(&self, key: &str, query: &str) -> Answer {
+        let client = self.gateway();
+        let request = client.request(http::Method::GET, &format!("/api/v1/quota/check?{query}"));
+        client.send(request.header("x-subscription-key", key), "").await
+    }
+
+    /// Looks without changing anything.
+    pub async fn peek(&self, key: &str) -> Value {
+        self.check_with(key, "cost=0").await
+    }
+
+    /// Records events, in any of the forms.
+    pub async fn record(&self, body: &Value) -> Value {
+        self.gateway().post("/api/v1/usage/events", body).await.expect(200)
+    }
+
+    /// Waits until the subscription's `used` is this and returns the decision that said so.
+    pub async fn await_used(&self, key: &str, used: u64) -> Value {
+        eventually("used", Duration::from_secs(10), || async {
+            let seen = self.peek(key).await;
+            if seen["used"] == used { Ok(seen) } else { Err(format!("not {used}: {seen}")) }
+        })
+        .await
+    }
+
+    /// Every ledger row of a subscription, page by page.
+    ///
+    /// # Panics
+    /// When the pages do not end.
+    pub async fn records(&self, id: &str, query: &str) -> Vec<Value> {
+        let (from, to) = ("2000-01-01T00:00:00Z", "2100-01-01T00:00:00Z");
+        let base = format!("/api/v1/usage/records?subscriptionId={id}&from={from}&to={to}");
+        let mut rows = Vec::new();
+        let mut cursor = String::new();
+        for _ in 0..1_000 {
+            let path = format!("{base}&limit=1000{query}{cursor}");
+            let page = self.dashboard().get(&path).await.expect(200);
+            rows.extend(page["data"].as_array().expect("a page has data").iter().cloned());
+            match page["nextCursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return rows,
+            }
+        }
+        panic!("the pages do not end");
+    }
+}
+
+async fn token(admin: &Http, body: &Value) -> String {
+    let made = admin.post("/api/v1/tokens", body).await.expect(201);
+    made["token"].as_str().expect("its making shows the token").to_owned()
+}
+
+fn merge(into: &mut Value, fields: Value) {
+    let Value::Object(fields) = fields else { panic!("fields are an object: {fields}") };
+    for (name, value) in fields {
+        into[name] = value;
+    }
+}
+
+/// A moment `seconds` from now, as the contract writes it.
+pub fn rfc3339(seconds: i64) -> String {
+    let at = Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+    at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
+/// A served request of now, with an id of its own.
+pub fn event(key: &str) -> Value {
+    event_of(key, &Uuid::now_v7().to_string())
+}
+
+/// A served request of now with this id.
+pub fn event_of(key: &str, id: &str) -> Value {
+    json!({
+        "id": id, "subscription_key": key, "timestamp": rfc3339(0), "method": "GET",
+        "api_path": "/v1/search", "status_code": 200, "success": true, "response_time_ms": 12.5,
+        "request_size": 100, "response_size": 5120, "user_agent": "curl/8.5",
+        "ip_address": "203.0.113.9", "country": "DE",
+    })
+}
+
+/// A served request of another time, with an id of its own.
+pub fn event_at(key: &str, timestamp: &str) -> Value {
+    let mut event = event(key);
+    event["timestamp"] = json!(timestamp);
+    event
+}

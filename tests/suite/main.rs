@@ -1,0 +1,12 @@
+//! The one integration test program: each module tells the stories of one subject.
+
+mod cli;
+mod durability;
+mod events;
+mod faults;
+mod hostile;
+mod limits;
+mod rates;
+mod replay;
+mod reservations;
+mod tidy;
