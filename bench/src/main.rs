@@ -44,7 +44,8 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Only these rows of the table
-    #[arg(long, value_delimiter = ',', value_name = "N,N", value_parser = clap::value_parser!(u8).range(1..=9))]
+    #[arg(long, value_delimiter = ',', value_name = "N,N")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=9))]
     only: Vec<u8>,
     /// Where the figures go as JSON
     #[arg(long, default_value = "bench/results/latest.json", value_name = "FILE")]

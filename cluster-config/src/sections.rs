@@ -13,7 +13,9 @@ use crate::reader::Reader;
 /// The HTTP edge: sizes and time-outs of one request.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// From a connection's first byte to the end of the headers.
+    /// From the end of the last answer (or the connection's start) to the end of the next headers,
+    /// so also how long a connection may stay idle. Shorter than a gateway keeps its own, and its
+    /// next request may meet a closing connection; longer, and slow clients hold more of them.
     pub header_read_timeout: Duration,
     /// From the end of the headers to the end of the body.
     pub body_read_timeout: Duration,
@@ -34,7 +36,7 @@ impl Server {
         let bytes = limits::BODY_BYTES_MAX;
         let connections = limits::CONNECTIONS_MAX;
         Self {
-            header_read_timeout: r.duration("server.header_read_timeout", s(10), ms(100)..=s(60)),
+            header_read_timeout: r.duration("server.header_read_timeout", s(60), ms(100)..=s(600)),
             body_read_timeout: r.duration("server.body_read_timeout", s(15), ms(100)..=minutes(10)),
             request_timeout: r.duration("server.request_timeout", s(20), ms(100)..=minutes(10)),
             check_timeout: r.duration("server.check_timeout", s(2), ms(10)..=s(30)),

@@ -28,8 +28,9 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::http::{Api, HttpLimits, ServeLimits};
 use crate::metrics::{Metrics, chain};
+use crate::ownership::Ownership;
 use crate::recorder::{
-    Checkpointer, CheckpointerParts, Health, Ownership, Recorder, RecorderLimits,
+    Checkpointer, CheckpointerParts, Health, Recorder, RecorderLimits, SharedApply,
 };
 use crate::router::Router;
 use crate::shard::{ActorLimits, Deps, Shards};
@@ -37,7 +38,7 @@ use crate::shard::{ActorLimits, Deps, Shards};
 /// Days of partitions made ahead: a node that cannot reach its upkeep for a week still writes.
 const PARTITION_DAYS_AHEAD: u16 = 7;
 /// How often upkeep runs.
-const MAINTAIN_EVERY: Duration = Duration::from_secs(3600);
+const MAINTAIN_EVERY: Duration = Duration::from_hours(1);
 /// How often the clock is compared and histograms are folded.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a check may wait for the escrow's commit: many times a healthy commit, less than a
@@ -147,7 +148,7 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
     let stop_jobs = CancellationToken::new();
     let ownership = Arc::new(Ownership::new(incarnation, &states));
     ownership.find_uncounted(&*store).await?;
-    let admin_token = config.admin_token.as_ref().map(|token| token.expose());
+    let admin_token = config.admin_token.as_ref().map(weir_config::Secret::expose);
     let catalog = Catalog::new(store.clone(), clock.clone(), shard_count, admin_token);
     let catalog = Arc::new(catalog);
     let checkpointer = Checkpointer::new();
@@ -181,7 +182,7 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
         ownership.clone(),
         health.clone(),
         metrics.clone(),
-        Arc::new(shards.clone()),
+        &(Arc::new(shards.clone()) as SharedApply),
         RecorderLimits {
             lanes: lanes(config),
             append_rows_max: config.recorder.append_rows_max,

@@ -318,9 +318,14 @@ mod tests {
     }
 
     fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 
-    const GOLDEN_SNAPSHOT: &str = "";
-    const GOLDEN_DETAIL: &str = "";
+    const GOLDEN_SNAPSHOT: &str = concat!(
+        "0103fb2c01fd00803c3048140c0001087265717565737473087265717565737473fd00809ee71712",
+        "0c00fd000019e6ce160c00fb0002fb58022001fc80a81201010101fb10270201fb10270701fc002d",
+        "3101fc005a6202050301610001020301620102020301630202020107fc0087930301087265717565",
+        "73747304",
+    );
+    const GOLDEN_DETAIL: &str = "0102c809fb940101010244450a03010203fbd430";
 }

@@ -20,6 +20,7 @@ pub mod codec;
 pub mod dev;
 pub mod http;
 pub mod metrics;
+pub mod ownership;
 pub mod recorder;
 pub mod router;
 pub mod shard;

@@ -184,7 +184,7 @@ fn print_periods(arguments: &Period) -> anyhow::Result<ExitCode> {
         // As in a timestamp, `Z` is UTC; the database of zones does not know it.
         let zone = if arguments.time_zone == "Z" { "UTC" } else { &arguments.time_zone };
         let zone = Zone::parse(zone).context("--time-zone")?;
-        let at = arguments.at.as_deref().map(|at| at.parse::<jiff::Timestamp>()).transpose();
+        let at = arguments.at.as_deref().map(str::parse::<jiff::Timestamp>).transpose();
         anyhow::Ok((every, anchor, zone, at.context("--at")?))
     })();
     let (every, anchor, zone, at) = match parsed {
@@ -201,9 +201,10 @@ fn print_periods(arguments: &Period) -> anyhow::Result<ExitCode> {
         (None, _) => now,
     };
     let schedule = Schedule::new(every, anchor, zone, now);
+    let periods = schedule.periods_from(at).take(usize::from(arguments.count));
     let mut text = String::new();
-    for period in schedule.periods_from(at).take(usize::from(arguments.count)) {
-        text.push_str(&format!("{} {}\n", rfc3339(period.start), rfc3339(period.end)));
+    for period in periods {
+        text.extend([&rfc3339(period.start), " ", &rfc3339(period.end), "\n"]);
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -15,6 +15,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+/// Shorter than any time after which a node of a test closes an idle connection.
+const POOL_IDLE: Duration = Duration::from_millis(500);
 /// Longer than any time-out of a node, so that a node that hangs is found out.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -40,7 +42,10 @@ pub struct Answer {
 impl Http {
     /// A client without a token.
     pub fn new(address: SocketAddr) -> Self {
-        let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+        let client = Client::builder(TokioExecutor::new())
+            // A connection that the server may be about to close is not used again.
+            .pool_idle_timeout(POOL_IDLE)
+            .build(HttpConnector::new());
         Self { client, address, token: None }
     }
 

@@ -143,10 +143,10 @@ fn each_rule_catches_its_offenders() {
     let long_file = format!("//! R.\n{}", "\n".repeat(rules::FILE_LINES_MAX));
     check_broken("node/src/router.rs", &long_file, "size", rules::FILE_LINES_MAX + 1);
 
-    // Only what is quoted in a test may make a line longer.
+    // Only what is quoted may make a line longer.
     let literal = format!("    let line = \"{}\";\n", "x".repeat(rules::LINE_CHARS_MAX));
     check_kept("tests/suite/a.rs", &literal);
-    check_broken("node/src/router.rs", &format!("//! R.\n{literal}"), "size", 2);
+    check_kept("node/src/router.rs", &format!("//! R.\n{literal}"));
     check_kept("node/src/router.rs", &format!("//! | {} |\n", "x".repeat(rules::LINE_CHARS_MAX)));
 
     for rule in RULES {

@@ -106,7 +106,7 @@ mod tests {
         let ids: std::collections::HashSet<_> =
             events.iter().map(|event| event["id"].to_string()).collect();
         assert_eq!((events.len(), ids.len()), (BATCH, BATCH));
-        assert_eq!(events[0]["timestamp"], "2026-11-18T12:26:40.000Z");
+        assert_eq!(events[0]["timestamp"], "2026-11-18T11:06:40.000Z");
     }
 
     #[test]

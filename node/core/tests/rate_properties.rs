@@ -65,7 +65,11 @@ fn specs() -> impl Strategy<Value = RateSpec> {
         2 => 1_000_i64..=10_000_000,
         1 => 1_000_i64..=366 * 86_400 * 1_000_000,
     ];
-    let bursts = prop_oneof![2 => Just(None), 2 => (1_u64..=20).prop_map(Some), 1 => (1..=UNITS_MAX).prop_map(Some)];
+    let bursts = prop_oneof![
+        2 => Just(None),
+        2 => (1_u64..=20).prop_map(Some),
+        1 => (1..=UNITS_MAX).prop_map(Some),
+    ];
     (algorithms(), limits, windows, bursts).prop_map(|(algorithm, limit, window, burst)| {
         let burst = burst.filter(|_| algorithm == Algorithm::TokenBucket).map(Units::clamped);
         RateSpec::new(algorithm, Units::clamped(limit), Span::from_micros(window), burst)

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use weir_store::Store;
 
 use crate::clock::Clock;
-use crate::recorder::Ownership;
+use crate::ownership::Ownership;
 
 pub use buckets::{Buckets, TooManyBuckets};
 pub use deltas::minute_of;

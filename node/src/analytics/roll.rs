@@ -22,7 +22,7 @@ use super::deltas::{Behind, Step, steps};
 use super::endpoints::SeenEndpoints;
 use super::tally::merge_details;
 use crate::metrics::chain;
-use crate::recorder::Ownership;
+use crate::ownership::Ownership;
 
 /// Pause when there was nothing more to do. Longer: reads take more rows from the ledger. Shorter: the
 /// same minute is rewritten more often (twelve times as it is).

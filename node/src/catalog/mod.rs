@@ -34,7 +34,7 @@ const TOKENS_MAX: u64 = 50_000;
 const UNKNOWN_FOR: Duration = limits::NEGATIVE_KEY_CACHE_TTL;
 /// How long what is known may go without being read again: bounds how stale a node can be when the
 /// change was made elsewhere.
-const KNOWN_FOR: Duration = Duration::from_secs(24 * 3600);
+const KNOWN_FOR: Duration = Duration::from_hours(24);
 
 /// SHA-256 of a secret; what the store keeps of keys and tokens.
 pub type SecretHash = [u8; 32];

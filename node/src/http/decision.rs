@@ -10,7 +10,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 use weir_core::meter::{Decision, QuotaView, Reason};
-use weir_core::units::{SubscriptionId, Units};
+use weir_core::units::{ReservationId, SubscriptionId, Units};
 
 use super::Api;
 use super::moment::Moment;
@@ -130,7 +130,7 @@ fn decided<M: SerializeMap>(
     map.serialize_entry("rate", &Rates(decision))?;
     map.serialize_entry("violated", &Violated(decision))?;
     map.serialize_entry("mode", decision.mode.as_str())?;
-    map.serialize_entry("reservationId", &decision.reservation.map(|id| id.uuid()))
+    map.serialize_entry("reservationId", &decision.reservation.map(ReservationId::uuid))
 }
 
 /// The numbers of the first quota.

@@ -81,7 +81,7 @@ pub async fn record(
             Ok(event) => match judge(&api, now, &event) {
                 None => match senders.find(&event.subscription).await? {
                     Some(sender) => {
-                        rows.push(row_of(event, sender, now));
+                        rows.push(row_of(event, &sender, now));
                         continue;
                     }
                     None => RejectedEvent {
@@ -202,7 +202,7 @@ impl Senders<'_> {
     }
 }
 
-fn row_of(event: UsageEvent<'_>, sender: Arc<Sender>, now: Micros) -> LedgerRow {
+fn row_of(event: UsageEvent<'_>, sender: &Sender, now: Micros) -> LedgerRow {
     let outcome = match event.outcome {
         Outcome::Served => OutcomeKind::Served,
         Outcome::Denied => OutcomeKind::Denied,

@@ -48,12 +48,15 @@ pub async fn readyz(State(api): State<Arc<Api>>) -> JsonAnswer<Readiness> {
 #[utoipa::path(get, path = "/metrics", tag = "operate",
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    // For a person's eye: a gauge past 2^52 would lose its last digit.
-    let count = |number: usize| number as f64;
+    let count = |number: usize| u32::try_from(number).map_or(f64::MAX, f64::from);
     let text = api.metrics.render(&[
         ("weir_resident_subscriptions", count(api.router.shards().resident())),
         ("weir_recorder_queued_rows", count(api.recorder.queued_rows())),
         ("weir_checkpoint_queued_subscriptions", count(api.checkpointer.queued())),
+        (
+            "weir_analytics_rows_behind",
+            count(usize::try_from(api.analytics.rows_behind()).unwrap_or(usize::MAX)),
+        ),
         ("weir_store_up", if api.health.is_up() { 1.0 } else { 0.0 }),
     ]);
     let mut response = text.into_response();

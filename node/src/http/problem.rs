@@ -27,7 +27,7 @@ pub struct Problem {
 pub struct FieldError {
     /// JSON pointer into the body.
     pub pointer: String,
-    /// Stable snake_case code.
+    /// Stable `snake_case` code.
     pub code: String,
     /// What is expected.
     pub detail: String,
@@ -48,7 +48,7 @@ pub struct ProblemBody<'a> {
     /// The request, as in `X-Request-Id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<&'a str>,
-    /// Stable snake_case code.
+    /// Stable `snake_case` code.
     code: &'a str,
     /// What is wrong with the body, field by field.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]

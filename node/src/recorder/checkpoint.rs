@@ -19,9 +19,10 @@ use weir_core::units::{PlanId, Seq, ShardId, SubscriptionId};
 use weir_store::rows::{CheckpointBatch, CheckpointRow, OutboxRow, PeriodDelta, ReservationRow};
 use weir_store::{Error, Store};
 
-use super::{Health, Ownership};
+use super::Health;
 use crate::clock::Clock;
 use crate::metrics::{Metrics, chain};
+use crate::ownership::Ownership;
 
 /// The only lane so far; the store counts batches of each lane separately.
 const LANE: i16 = 0;

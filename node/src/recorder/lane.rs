@@ -22,9 +22,10 @@ use weir_core::units::{Seq, ShardId, SubscriptionId};
 use weir_store::rows::{LedgerRow, RowKind};
 use weir_store::{Error, Store};
 
-use super::{Health, Ownership, RecordError, SharedApply, entry_of};
+use super::{Health, RecordError, SharedApply, entry_of};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::ownership::Ownership;
 
 /// Groups between commit and apply: one being applied, one ready, so that a commit overlaps an apply
 /// and no more than that is in memory.
@@ -92,7 +93,7 @@ impl Recorder {
         ownership: Arc<Ownership>,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
-        apply: SharedApply,
+        apply: &SharedApply,
         limits: RecorderLimits,
         lost: CancellationToken,
     ) -> Self {
@@ -277,7 +278,8 @@ impl Lane {
     }
 
     async fn failed(&mut self, error: &Error, batch: Vec<LedgerRow>) {
-        tracing::warn!(error = %crate::metrics::chain(error), rows = batch.len(), "rows were not acknowledged");
+        let (chain, rows) = (crate::metrics::chain(error), batch.len());
+        tracing::warn!(error = %chain, rows, "rows were not acknowledged");
         match error {
             Error::Fenced { .. } => self.shared.lost.cancel(),
             Error::Unavailable { .. } => self.shared.health.set_up(false),

@@ -14,7 +14,6 @@ mod checkpoint;
 mod entry;
 mod health;
 mod lane;
-mod ownership;
 
 use std::sync::Arc;
 
@@ -26,7 +25,6 @@ pub use checkpoint::{Checkpointer, CheckpointerParts, Dirty, Take, Taken};
 pub use entry::{entry_of, quantities_json};
 pub use health::Health;
 pub use lane::{Recorded, Recorder, RecorderLimits};
-pub use ownership::Ownership;
 
 /// Whoever counts committed rows.
 #[async_trait]

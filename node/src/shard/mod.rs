@@ -27,7 +27,8 @@ pub use registry::{ActivateError, Shards};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::recorder::{Checkpointer, Health, Ownership};
+use crate::ownership::Ownership;
+use crate::recorder::{Checkpointer, Health};
 
 /// What every actor works with.
 #[derive(Clone)]

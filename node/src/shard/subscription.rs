@@ -79,6 +79,13 @@ enum Resting {
     Taken,
 }
 
+/// Which of the checkpointer's queues it stands in.
+#[derive(Clone, Copy, Debug, Default)]
+struct Queued {
+    soon: bool,
+    now: bool,
+}
+
 /// State of a resident subscription.
 pub(super) struct Resident {
     deps: Deps,
@@ -88,8 +95,7 @@ pub(super) struct Resident {
     residents: Residents,
     shard: ShardId,
     version: i64,
-    queued_soon: bool,
-    queued_now: bool,
+    queued: Queued,
     waiters: VecDeque<Waiter>,
     parked: Vec<ParkedUntil>,
     reservations: Vec<ReservationRow>,
@@ -125,8 +131,7 @@ impl Actor for SubscriptionActor {
             residents: args.residents,
             shard: args.shard,
             version: start.version,
-            queued_soon: false,
-            queued_now: false,
+            queued: Queued::default(),
             waiters: VecDeque::new(),
             parked: Vec::new(),
             reservations: Vec::new(),
@@ -248,14 +253,12 @@ impl Resident {
         let outcome = self.meter.apply(now, Command::Release(id));
         let open = matches!(outcome.answer, Answer::Released(true));
         // One row each: a batch must not name a reservation twice.
-        match self.reservations.iter_mut().find(|row| row.id == id) {
-            Some(row) => row.released_at = Some(now),
-            None => {
-                let mut row =
-                    persist::reservation_row(&self.meter, id, self.definition.id, now, now);
-                row.released_at = Some(now);
-                self.reservations.push(row);
-            }
+        if let Some(row) = self.reservations.iter_mut().find(|row| row.id == id) {
+            row.released_at = Some(now);
+        } else {
+            let mut row = persist::reservation_row(&self.meter, id, self.definition.id, now, now);
+            row.released_at = Some(now);
+            self.reservations.push(row);
         }
         self.park(now, Parked::Released { open, reply }, permit);
         self.follow(Wants::CheckpointNow);
@@ -333,14 +336,14 @@ impl Resident {
         match wants {
             Wants::Nothing => {}
             Wants::Checkpoint => {
-                if !self.queued_soon {
-                    self.queued_soon = true;
+                if !self.queued.soon {
+                    self.queued.soon = true;
                     self.deps.checkpointer.soon(self.handle.clone());
                 }
             }
             Wants::CheckpointNow => {
-                if !self.queued_now {
-                    self.queued_now = true;
+                if !self.queued.now {
+                    self.queued.now = true;
                     self.deps.checkpointer.now(self.handle.clone());
                 }
             }
@@ -397,14 +400,14 @@ impl Resident {
     fn retire(&mut self) {
         if self.waiters.is_empty() && self.parked.is_empty() && self.resting == Resting::No {
             self.resting = Resting::Asked;
-            self.queued_now = true;
+            self.queued.now = true;
             self.deps.checkpointer.now(self.handle.clone());
         }
     }
 
     fn take(&mut self, now: Micros) -> Taken {
-        self.queued_soon = false;
-        self.queued_now = false;
+        self.queued.soon = false;
+        self.queued.now = false;
         self.version += 1;
         let clean = self.resting == Resting::Asked;
         if clean {
@@ -449,7 +452,7 @@ impl Resident {
             self.check_again(now, check, reply, permit, until);
         }
         // A period that ended meanwhile left something to persist.
-        let persisted = !self.queued_soon && !self.queued_now;
+        let persisted = !self.queued.soon && !self.queued.now;
         match self.resting {
             Resting::Taken if persisted && self.handle.close() => true,
             Resting::Taken => {

@@ -19,7 +19,7 @@ use weir_store::sqlite::{SqliteOptions, SqliteStore};
 
 use super::{Analytics, Stats, StatsFilter};
 use crate::clock::Clock;
-use crate::recorder::Ownership;
+use crate::ownership::Ownership;
 
 pub(super) const SHARDS: u16 = 4;
 pub(super) const SUBSCRIPTIONS: u128 = 6;

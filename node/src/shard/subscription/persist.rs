@@ -76,19 +76,13 @@ fn warning_row(definition: &Definition, notice: &Notice) -> OutboxRow {
         notice.limit_version,
         notice.percent
     );
-    let percentage = if notice.limit.is_zero() {
-        100.0
-    } else {
-        // For people to read; decisions never use it.
-        notice.used.get() as f64 * 100.0 / notice.limit.get() as f64
-    };
     let payload = json!({
         "subscriptionId": definition.id.to_string(),
         "userEmail": definition.user_email,
         "apiId": definition.api_id,
         "quota": &*notice.quota,
         "threshold": notice.percent,
-        "usagePercentage": (percentage * 100.0).round() / 100.0,
+        "usagePercentage": percentage(notice),
         "used": notice.used.get(),
         "limit": notice.limit.get(),
         "remaining": notice.limit.saturating_sub(notice.used).get(),
@@ -138,4 +132,13 @@ pub(super) fn reservation_row(
 fn signed(units: Units) -> i64 {
     // Units never exceed 2^53 - 1.
     i64::try_from(units.get()).unwrap_or(i64::MAX)
+}
+
+/// Of the limit, to two places: for people to read, decisions never use it.
+fn percentage(notice: &Notice) -> f64 {
+    if notice.limit.is_zero() {
+        return 100.0;
+    }
+    let hundredths = u128::from(notice.used.get()) * 10_000 / u128::from(notice.limit.get());
+    u32::try_from(hundredths).map_or(f64::MAX, |hundredths| f64::from(hundredths) / 100.0)
 }
