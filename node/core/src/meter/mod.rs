@@ -227,7 +227,16 @@ impl Meter {
         let now = self.advance(now);
         let rolled = self.pass_time(now);
         debug_assert!(before <= now && now < self.billing.end, "time stands at {now:?}");
-        let mut outcome = match command {
+        let mut outcome = self.step(now, command);
+        if rolled {
+            outcome.wants = outcome.wants.max(Wants::Checkpoint);
+        }
+        outcome
+    }
+
+    /// Apart from `apply`, so that an outcome is written where the caller wants it.
+    fn step(&mut self, now: Micros, command: Command<'_>) -> Outcome {
+        match command {
             Command::Check(check) => self.check(now, check),
             Command::Record(entry) => self.record(now, entry),
             Command::Release(id) => self.release(id),
@@ -252,11 +261,7 @@ impl Meter {
                 }
                 Outcome::done(Wants::Nothing)
             }
-        };
-        if rolled {
-            outcome.wants = outcome.wants.max(Wants::Checkpoint);
         }
-        outcome
     }
 
     /// Terms in force.
