@@ -19,11 +19,14 @@ mod table;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use benches::{BENCHES, Bench};
 use machine::{Machine, Scratch};
@@ -75,8 +78,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
         .build()
         .context("start a runtime")?;
     let started = Instant::now();
-    let mut rows = runtime.block_on(measure(arguments, std::sync::Arc::new(bench)));
+    let measured = runtime.block_on(measure(arguments, Arc::new(bench)));
     runtime.shutdown_timeout(Duration::from_secs(5));
+    let mut rows = measured?;
     rows.sort_by_key(|row| row.number);
 
     let quick = if arguments.quick { ", --quick: short runs" } else { "" };
@@ -94,8 +98,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
     Ok(rows.iter().all(|row| row.verdict != Verdict::Broken))
 }
 
-async fn measure(arguments: &Arguments, bench: std::sync::Arc<Bench>) -> Vec<Row> {
+/// Runs the benches one after the other. Fails only when it is told to end.
+async fn measure(arguments: &Arguments, bench: Arc<Bench>) -> Result<Vec<Row>> {
     let wanted = |number: &u8| arguments.only.is_empty() || arguments.only.contains(number);
+    let mut stopped = std::pin::pin!(stopped()?);
     let mut rows = Vec::new();
     for one in BENCHES.iter().filter(|one| one.goals.iter().any(wanted)) {
         let names: Vec<_> = GOALS
@@ -105,15 +111,18 @@ async fn measure(arguments: &Arguments, bench: std::sync::Arc<Bench>) -> Vec<Row
             .collect();
         eprintln!("bench: {:?} {}", one.goals, names.join(" · "));
         // A task of its own, on the runtime's threads like a handler's, whose panic is a row.
-        let mut task = tokio::spawn((one.run)(std::sync::Arc::clone(&bench)));
-        let outcome = match tokio::time::timeout(BENCH_TIMEOUT, &mut task).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(panicked)) => Err(anyhow::anyhow!("the bench panicked: {panicked}")),
-            Err(_) => {
-                task.abort();
-                // Once it has ended, what it started has been dropped and so ended, too.
-                let _ = task.await;
+        let mut task = tokio::spawn((one.run)(Arc::clone(&bench)));
+        let outcome = tokio::select! {
+            ended = &mut task => {
+                ended.unwrap_or_else(|panicked| Err(anyhow::anyhow!("the bench panicked: {panicked}")))
+            }
+            () = tokio::time::sleep(BENCH_TIMEOUT) => {
+                give_up(task).await;
                 Err(anyhow::anyhow!("not done after {} s", BENCH_TIMEOUT.as_secs()))
+            }
+            () = &mut stopped => {
+                give_up(task).await;
+                anyhow::bail!("ended early, nothing is kept");
             }
         };
         match outcome {
@@ -124,5 +133,24 @@ async fn measure(arguments: &Arguments, bench: std::sync::Arc<Bench>) -> Vec<Row
             }
         }
     }
-    rows
+    Ok(rows)
+}
+
+/// Ends a bench; when this returns, what it started has been dropped and so ended, too.
+async fn give_up(task: JoinHandle<Result<Vec<Row>>>) {
+    task.abort();
+    // How it ended is known: by our own hand.
+    let _ = task.await;
+}
+
+/// Ctrl-C or SIGTERM. Dying of them would leave nodes and directories behind.
+fn stopped() -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("handle signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("handle signals")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }

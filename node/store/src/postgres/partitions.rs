@@ -72,9 +72,9 @@ impl Partitions {
 
 async fn make_one(connection: &mut Conn, day: i64) -> Outcome<()> {
     let table = table_of(day);
-    if is_attached(connection, &table).await? {
-        return Ok(());
-    }
+    // Locked before looking: a commit shows its rows a moment before it tells other sessions to read
+    // the table's partitions anew, and gives the lock back only after that. Who saw the row without
+    // the lock could insert by the old list and be refused.
     query("SELECT pg_advisory_xact_lock($1)").bind(LOCK_KEY).execute(&mut *connection).await?;
     if is_attached(connection, &table).await? {
         return Ok(());
