@@ -27,18 +27,6 @@ impl Config {
             let most = spell_duration(c.lease / 3);
             format!("must be at most a third of `cluster.lease` ({most}): two renewals may be lost")
         });
-        let keys = ["cluster.lease_margin", "cluster.lease"];
-        r.require(c.lease_margin + 2 * c.lease_renew <= c.lease, keys, || {
-            "must leave two renewals' time of `cluster.lease`, or the holder never trusts it".into()
-        });
-        let keys = ["cluster.suspect_after", "cluster.ping_interval"];
-        r.require(c.suspect_after >= 2 * c.ping_interval, keys, || {
-            "must be at least twice `cluster.ping_interval`: one lost ping is no failure".into()
-        });
-        let keys = ["cluster.cut_after", "cluster.suspect_after"];
-        r.require(c.cut_after > c.suspect_after, keys, || {
-            "must be longer than `cluster.suspect_after`: a suspect gets time to come back".into()
-        });
         let keys = ["store.query_timeout", "cluster.lease"];
         r.require(self.store.query_timeout + c.lease_renew <= c.lease, keys, || {
             "must fit into `cluster.lease` beside one renewal: a renewal that hangs must fail \
@@ -54,10 +42,6 @@ impl Config {
         r.require(server.body_read_timeout <= request, keys, || {
             "must not exceed `server.request_timeout`, which includes reading the body".into()
         });
-        let keys = ["server.check_timeout", "server.request_timeout"];
-        r.require(server.check_timeout <= request, keys, || {
-            "must not exceed `server.request_timeout`, which includes the decision".into()
-        });
         let keys = ["server.drain_timeout", "server.request_timeout"];
         r.require(request <= server.drain_timeout, keys, || {
             "must be at least `server.request_timeout`, or a shut-down cuts requests off".into()
@@ -69,10 +53,6 @@ impl Config {
              caller is gone before the store's answer is known"
                 .into()
         });
-        let keys = ["recorder.gather", "store.query_timeout"];
-        r.require(self.recorder.gather < self.store.query_timeout, keys, || {
-            "must be shorter than `store.query_timeout`: waiting may not outlast the work".into()
-        });
         let keys = ["actors.passivate_after", "checkpoint.interval"];
         r.require(self.checkpoint.interval <= self.actors.passivate_after, keys, || {
             "must be at least `checkpoint.interval`, or actors leave before their first checkpoint"
@@ -81,15 +61,6 @@ impl Config {
     }
 
     fn check_stores(&self, r: &mut Reader<'_>) {
-        let window = self.ingest.accept_window;
-        let keys = ["retention.usage_records", "ingest.accept_window"];
-        r.require(self.retention.usage_records >= window, keys, || {
-            "must be at least `ingest.accept_window`: a late event needs its day's partition".into()
-        });
-        let keys = ["billing.grace", "ingest.accept_window"];
-        r.require(self.billing.grace <= window, keys, || {
-            "must not exceed `ingest.accept_window`: events older than that are refused".into()
-        });
         let keys = ["recorder.lanes", "store.pool_size"];
         r.require(self.recorder.lanes < self.store.pool_size, keys, || {
             "must be fewer than `store.pool_size`: leases, checkpoints and reads need one too"
@@ -125,18 +96,10 @@ impl Config {
             "listens on every interface, so `cluster_advertise` must say which one peers dial"
                 .into()
         });
-        let http = Some(self.http);
-        let pairs = [
-            (["cluster_listen", "http"], listen, http),
-            (["grpc", "http"], self.grpc, http),
-            (["grpc", "cluster_listen"], self.grpc, listen),
-        ];
-        for (keys, one, other) in pairs {
-            let taken = one == other && one.is_some_and(|address| address.port() != 0);
-            r.require(!taken, keys, || {
-                format!("is the address of `{}`; each protocol needs its own", keys[1])
-            });
-        }
+        let taken = listen == Some(self.http) && self.http.port() != 0;
+        r.require(!taken, ["cluster_listen", "http"], || {
+            "is the address of `http`; each protocol needs its own".into()
+        });
     }
 
     /// What is allowed and yet worth a line in the log.
@@ -151,11 +114,15 @@ impl Config {
                 ));
             }
         }
-        if self.cluster_listen.is_some() && !self.database_url.is_shared() {
-            warnings.push("`cluster_listen` has no effect: SQLite serves one node only".into());
-        }
-        if self.cluster_listen.is_some() && self.node_id.as_str() == "node-1" {
-            warnings.push("`node_id` is the default; each node of a cluster needs its own".into());
+        let unused = [
+            ("cluster_listen", self.cluster_listen.is_some()),
+            ("cluster_advertise", self.cluster_advertise.is_some()),
+            ("cluster_secret", self.cluster_secret.is_some()),
+        ];
+        for (key, _) in unused.into_iter().filter(|(_, is_set)| *is_set) {
+            warnings.push(format!(
+                "`{key}` is read, but this version serves one node per database; clusters come later"
+            ));
         }
         warnings
     }

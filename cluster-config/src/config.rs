@@ -22,9 +22,7 @@ use crate::layers::Layers;
 use crate::limits;
 use crate::reader::{ReadText, Reader, Shown, ShownText, plain_secret};
 use crate::secret::Secret;
-use crate::sections::{
-    Actors, Billing, Checkpoint, Cluster, Ingest, Recorder, Retention, Server, Store, Webhooks,
-};
+use crate::sections::{Actors, Checkpoint, Cluster, Ingest, Recorder, Server, Store};
 use crate::value::{DatabaseUrl, HostPort, LogFormat, NodeId, listen_address};
 
 const DATABASE_URL_DEFAULT: &str = "sqlite://weir.db";
@@ -34,17 +32,16 @@ const DATABASE_URL_DEFAULT: &str = "sqlite://weir.db";
 pub struct Config {
     /// Where HTTP is served; port 0 takes a free one.
     pub http: SocketAddr,
-    /// Where Envoy's gRPC services are served, if at all.
-    pub grpc: Option<SocketAddr>,
     /// The ledger.
     pub database_url: DatabaseUrl,
     /// This node's name, its own within the cluster.
     pub node_id: NodeId,
-    /// Where peers are listened to; without it the node takes no part in a cluster.
+    /// Where peers would be listened to. Read but not used yet, like the next two: see
+    /// [`Config::warnings`].
     pub cluster_listen: Option<SocketAddr>,
-    /// What peers dial; without it the address that was bound.
+    /// What peers would dial.
     pub cluster_advertise: Option<HostPort>,
-    /// What peers prove to each other that they know.
+    /// What peers would prove to each other that they know.
     pub cluster_secret: Option<Secret>,
     /// The bootstrap admin token.
     pub admin_token: Option<Secret>,
@@ -64,14 +61,8 @@ pub struct Config {
     pub checkpoint: Checkpoint,
     /// Subscriptions in memory.
     pub actors: Actors,
-    /// Membership, leases and peers.
+    /// Shards and the lease of the node that serves them.
     pub cluster: Cluster,
-    /// Periods and charges.
-    pub billing: Billing,
-    /// Deliveries to subscribers' URLs.
-    pub webhooks: Webhooks,
-    /// How long things are kept.
-    pub retention: Retention,
     pub(crate) shown: Vec<Shown>,
 }
 
@@ -81,7 +72,6 @@ pub struct Config {
 #[expect(missing_docs, reason = "each field is the flag of its name")]
 pub struct Overrides {
     pub http: Option<String>,
-    pub grpc: Option<String>,
     pub database_url: Option<String>,
     pub node_id: Option<String>,
     pub cluster_listen: Option<String>,
@@ -94,7 +84,6 @@ impl Overrides {
     fn into_pairs(self) -> impl Iterator<Item = (&'static str, String)> {
         let pairs = [
             ("http", self.http),
-            ("grpc", self.grpc),
             ("database_url", self.database_url),
             ("node_id", self.node_id),
             ("cluster_listen", self.cluster_listen),
@@ -193,7 +182,6 @@ impl Config {
         let filter = |text: &str| (!text.trim().is_empty()).then(|| text.to_owned());
         Self {
             http: r.setting("http", "127.0.0.1:8080", address, listen_address),
-            grpc: r.optional("grpc", address, listen_address),
             database_url,
             node_id: r.setting(
                 "node_id",
@@ -212,7 +200,8 @@ impl Config {
             log_format: r.setting("log_format", "pretty", "`json` or `pretty`", LogFormat::parse),
             log_filter: r.setting(
                 "log_filter",
-                "info",
+                // ractor opens a span for every actor at `info`.
+                "info,ractor=warn",
                 "a filter such as `info,sqlx=warn`",
                 filter,
             ),
@@ -223,9 +212,6 @@ impl Config {
             checkpoint: Checkpoint::read(r),
             actors: Actors::read(r),
             cluster: Cluster::read(r),
-            billing: Billing::read(r),
-            webhooks: Webhooks::read(r),
-            retention: Retention::read(r),
             shown: Vec::new(),
         }
     }

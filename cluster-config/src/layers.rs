@@ -22,8 +22,6 @@ const ENV_PREFIX: &str = "WEIR_";
 pub(crate) enum Raw {
     /// A string, or a number or boolean by its digits and letters.
     Scalar(String),
-    /// A list of scalars.
-    List(Vec<String>),
     /// Something no setting takes, by its name.
     Odd(&'static str),
 }
@@ -153,27 +151,17 @@ fn is_port_tail(tail: &str) -> bool {
 
 fn raw_of(value: &DeValue<'_>) -> Raw {
     match value {
-        DeValue::Array(items) => items
-            .iter()
-            .map(|item| scalar_of(item.get_ref()))
-            .collect::<Result<_, _>>()
-            .map_or_else(Raw::Odd, Raw::List),
-        other => scalar_of(other).map_or_else(Raw::Odd, Raw::Scalar),
-    }
-}
-
-fn scalar_of(value: &DeValue<'_>) -> Result<String, &'static str> {
-    match value {
-        DeValue::String(text) => Ok(text.clone().into_owned()),
-        DeValue::Boolean(truth) => Ok(truth.to_string()),
+        DeValue::String(text) => Raw::Scalar(text.clone().into_owned()),
+        DeValue::Boolean(truth) => Raw::Scalar(truth.to_string()),
         // Hexadecimal and its kin are read as what they mean.
         DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-            .map(|number| number.to_string())
-            .map_err(|_| "a whole number beyond 64 bits"),
-        DeValue::Float(_) => Err("a fraction"),
-        DeValue::Datetime(_) => Err("a date or time"),
-        DeValue::Array(_) => Err("a list in a list"),
-        DeValue::Table(_) => Err("a table in a list"),
+            .map_or(Raw::Odd("a whole number beyond 64 bits"), |number| {
+                Raw::Scalar(number.to_string())
+            }),
+        DeValue::Float(_) => Raw::Odd("a fraction"),
+        DeValue::Datetime(_) => Raw::Odd("a date or time"),
+        DeValue::Array(_) => Raw::Odd("a list"),
+        DeValue::Table(_) => Raw::Odd("a table"),
     }
 }
 

@@ -1,9 +1,10 @@
-//! Every hard limit of the product, each with what breaks if it were larger or smaller.
+//! Every hard limit around the core, each with what breaks if it were larger or smaller.
 //!
 //! Role: one place to look when something is refused for its size, and one place to change it.
 //! A limit that an operator may lower is a setting in [`crate::config`] whose upper bound is the
-//! constant here. Two facts live elsewhere because the core may import nothing of ours: the
-//! largest count (`weir_core::UNITS_MAX`, 2^53 - 1) and the ranges of the domain's newtypes.
+//! constant here; one that nothing reads is deleted, since it proves nothing. What the core itself
+//! refuses (quotas of a plan, named reservations, the largest count) stands in the core, which may
+//! import nothing of ours.
 //!
 //! The checks at the end of the file hold the relations between limits at compile time. Names
 //! carry their unit: `_BYTES`, `_CHARS`, `_ROWS`; a plain number counts entries.
@@ -57,10 +58,6 @@ pub const PAGE_LIMIT_MAX: usize = 1_000;
 /// Smaller: a week by the minute (10,080) cannot be drawn.
 pub const BUCKETS_MAX: usize = 11_000;
 
-/// Rows fetched at a time while an export or a recovery streams.
-/// Larger: memory of an export grows with its chunk. Smaller: round trips dominate.
-pub const STREAM_CHUNK_ROWS: usize = 1_000;
-
 // ---------------------------------------------------------------------------------------------
 // One field
 // ---------------------------------------------------------------------------------------------
@@ -94,10 +91,6 @@ pub const USER_AGENT_BYTES_MAX: usize = 512;
 /// `UPDATEREDIRECTREF` (RFC 4437), is refused.
 pub const METHOD_BYTES_MAX: usize = 17;
 
-/// Bytes of a textual IP address; an IPv4-mapped IPv6 address has 45.
-/// Larger: room for text that is no address. Smaller: mapped addresses are refused.
-pub const IP_ADDRESS_BYTES_MAX: usize = 45;
-
 /// Characters of a name a person gives: plan, quota, rate limit, meter, token, tenant, API id.
 /// Larger: names travel in every decision, header and metric. Smaller: descriptive names do
 /// not fit.
@@ -129,28 +122,9 @@ pub const QUANTITIES_MAX: usize = 32;
 // One plan
 // ---------------------------------------------------------------------------------------------
 
-/// Quotas of a plan.
-/// Larger: each decision loops over them and each has counters, holds and escrow in memory.
-/// Smaller: requests, tokens in, tokens out and bytes, by day and by month, do not fit.
-pub const QUOTAS_PER_PLAN_MAX: usize = 16;
-
-/// Rate limits of a plan.
-/// Larger: each decision looks at all of them. Smaller: a limit for each group of endpoints
-/// does not fit.
-pub const RATE_LIMITS_PER_PLAN_MAX: usize = 32;
-
-/// Cost rules of a plan, matched in order by method and path.
-/// Larger: the linear match shows in the latency of a check. Smaller: an API of ordinary size
-/// cannot price each of its endpoints.
-pub const COSTS_PER_PLAN_MAX: usize = 256;
-
 /// Tiers of one price model.
 /// Larger: rating a period is no longer trivial work. Smaller: published price lists do not fit.
 pub const TIERS_MAX: usize = 100;
-
-/// Warning thresholds of one quota.
-/// Larger: one burst fires a page of notices. Smaller: 50/75/80/90/95/100 with room is refused.
-pub const THRESHOLDS_PER_QUOTA_MAX: usize = 20;
 
 // ---------------------------------------------------------------------------------------------
 // Time
@@ -176,38 +150,9 @@ pub const ACCEPT_WINDOW_MAX: Duration = Duration::from_hours(20 * 366 * DAY_HOUR
 /// are no longer covered by their hold when their event arrives.
 pub const HOLD_TTL_DEFAULT: Duration = Duration::from_mins(1);
 
-/// Longest `holdTtl` of a plan, which is also how long a named reservation may live.
-/// Larger: abandoned reservations block quota for days and after a crash the restored escrow
-/// does too. Smaller: batch jobs that run overnight cannot reserve.
-pub const RESERVATION_TTL_MAX: Duration = Duration::from_hours(DAY_HOURS);
-
-/// How long a decision is remembered for its idempotency key (the contract says 10 s).
-/// Larger: the ring of recent keys holds more than its entries at ordinary rates.
-/// Smaller: a hedge or a retry after a fail-over is charged twice.
-pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(10);
-
-/// Life of a single-use ticket for the live stream.
-/// Larger: a leaked URL stays usable. Smaller: a slow page misses it.
-pub const STREAM_TICKET_TTL: Duration = Duration::from_secs(30);
-
 // ---------------------------------------------------------------------------------------------
 // One subscription in memory
 // ---------------------------------------------------------------------------------------------
-
-/// Time buckets in which one quota keeps its pending holds.
-/// Larger: more memory an actor for no visible gain. Smaller: holds return in coarser steps
-/// (a hold may outlive its time by one bucket: `holdTtl` / buckets).
-pub const HOLD_BUCKETS: usize = 16;
-
-/// Named reservations open at once in one subscription.
-/// Larger: one subscription's map and snapshot grow past a megabyte. Smaller: a busy gateway
-/// that reserves each request cannot keep a second of them in flight.
-pub const RESERVATIONS_PER_SUBSCRIPTION_MAX: usize = 10_000;
-
-/// Recent decisions one subscription remembers by idempotency key.
-/// Larger: memory of a hot subscription. Smaller: above about a hundred keyed checks a second
-/// the oldest are forgotten before [`IDEMPOTENCY_WINDOW`] ends.
-pub const IDEMPOTENCY_RING_ENTRIES: usize = 1_024;
 
 /// Messages waiting in one subscription's mailbox.
 /// Larger: the last in line waits longer than its caller does, so the work is wasted.
@@ -252,10 +197,6 @@ pub const KEY_CACHE_ENTRIES_MAX: usize = 500_000;
 /// store with every request.
 pub const NEGATIVE_KEY_CACHE_ENTRIES_MAX: usize = 50_000;
 
-/// How long a known key is trusted without asking again, should an invalidation be lost.
-/// Larger: a revoked key works longer in that case. Smaller: the store is asked more.
-pub const KEY_CACHE_TTL: Duration = Duration::from_mins(1);
-
 /// How long an unknown key is remembered as unknown.
 /// Larger: a subscription made on another node is refused longer. Smaller: a scan costs more.
 pub const NEGATIVE_KEY_CACHE_TTL: Duration = Duration::from_secs(5);
@@ -285,28 +226,6 @@ pub const CHECKPOINT_CHUNK_ROWS_MAX: usize = 2_000;
 /// Smaller: lanes, checkpoints and reads of a large node wait for each other.
 pub const POOL_CONNECTIONS_MAX: usize = 256;
 
-/// Outbox rows one worker claims at a time.
-/// Larger: a worker that dies holds back more notices until its claim lapses.
-/// Smaller: claims cost more than deliveries.
-pub const OUTBOX_CLAIM_ROWS_MAX: usize = 100;
-
-/// Attempts to deliver one notice that an operator may set.
-/// Larger: with exponential back-off the last would come after weeks. Smaller: a weekend's
-/// outage of a receiver cannot be covered.
-pub const DELIVERY_ATTEMPTS_MAX: usize = 20;
-
-/// Live streams (sockets and event streams) open at once on one node.
-/// Larger: each has a task and a buffer. Smaller: a dashboard on a wall in every office is cut.
-pub const STREAMS_MAX: usize = 1_000;
-
-/// Subscriptions one live stream may follow.
-/// Larger: one socket costs as much as all. Smaller: an overview page needs several sockets.
-pub const STREAM_SUBSCRIPTIONS_MAX: usize = 100;
-
-/// Frames a second and subscription on a live stream (the contract says 10).
-/// Larger: browsers spend their time painting. Smaller: 250 ms from change to frame is missed.
-pub const STREAM_FRAMES_PER_SECOND_MAX: usize = 10;
-
 // ---------------------------------------------------------------------------------------------
 // The cluster
 // ---------------------------------------------------------------------------------------------
@@ -320,43 +239,6 @@ pub const SHARD_COUNT_MAX: u16 = u16::MAX;
 /// Larger: more rows to lock in a transaction that spans shards (256 instead of one costs about
 /// 10 %). Smaller: at ten nodes the load of two differs by more than a tenth.
 pub const SHARD_COUNT_DEFAULT: u16 = 1_024;
-
-/// Nodes of a cluster.
-/// Larger: every pair keeps a connection, and every map change reaches all. Smaller: planned
-/// sizes do not fit.
-pub const NODES_MAX: usize = 128;
-
-/// Times a request may be passed on.
-/// Larger: two nodes with different maps may pass it to and fro. Smaller: only owners answer.
-pub const HOPS_MAX: u8 = 1;
-
-/// Checks in one frame to a peer.
-/// Larger: the first waits for the last. Smaller: per-frame costs dominate.
-pub const PEER_BATCH_CHECKS_MAX: usize = 64;
-
-/// How long a frame to a busy peer is held open for more checks.
-/// Larger: shows in the latency of a remote check. Smaller: frames stay nearly empty.
-pub const PEER_BATCH_WAIT: Duration = Duration::from_micros(200);
-
-/// Bytes of one frame between nodes.
-/// Larger: one frame delays all behind it, and the engine closes the session at 16 MiB.
-/// Smaller: a shard's snapshot takes needlessly many.
-pub const PEER_FRAME_BYTES_MAX: usize = MIB;
-
-/// Checks on their way to one peer and not answered yet.
-/// Larger: a stuck peer ties up this many requests and their memory. Smaller: a healthy peer
-/// at a millisecond's distance is not kept busy.
-pub const PEER_IN_FLIGHT_CHECKS_MAX: usize = 4_096;
-
-/// Checks one frozen shard buffers during a planned move.
-/// Larger: the owner-to-be starts with a backlog it cannot clear in time. Smaller: at 20,000
-/// checks a second a freeze of 50 ms already overflows.
-pub const HANDOFF_BUFFERED_CHECKS_MAX: usize = 2_048;
-
-/// Shards moving at once from one node.
-/// Larger: an outcome that stays unknown freezes more of them. Smaller: draining a node takes
-/// longer than its orchestrator waits.
-pub const HANDOFF_SHARDS_MAX: usize = 8;
 
 // ---------------------------------------------------------------------------------------------
 // Files read at start
@@ -381,12 +263,7 @@ const _: () = assert!(BATCH_EVENTS_MAX * 500 <= BODY_BYTES_MAX);
 const _: () = assert!(2 * PATH_BYTES_MAX + 2 * USER_AGENT_BYTES_MAX < REQUEST_HEAD_BYTES_MAX / 2);
 // A batch of checks for one hot key fits that key's mailbox.
 const _: () = assert!(BATCH_CHECKS_MAX <= MAILBOX_MESSAGES_MAX);
-// A mailbox full of keyed checks can be remembered whole.
-const _: () = assert!(MAILBOX_MESSAGES_MAX <= IDEMPOTENCY_RING_ENTRIES);
 const _: () = assert!(PAGE_LIMIT_DEFAULT <= PAGE_LIMIT_MAX);
-const _: () = assert!(STREAM_CHUNK_ROWS <= PAGE_LIMIT_MAX);
-// One event can feed every quota of the largest plan.
-const _: () = assert!(QUOTAS_PER_PLAN_MAX <= QUANTITIES_MAX);
 // Two keys of each resident subscription fit the cache, so that activity alone asks no store.
 const _: () = assert!(2 * RESIDENT_DEFAULT <= KEY_CACHE_ENTRIES_MAX);
 const _: () = assert!(RESIDENT_DEFAULT <= RESIDENT_MAX);
@@ -394,17 +271,6 @@ const _: () = assert!(RESIDENT_DEFAULT <= RESIDENT_MAX);
 const _: () = assert!(NEGATIVE_KEY_CACHE_ENTRIES_MAX < KEY_CACHE_ENTRIES_MAX);
 const _: () = assert!(FUTURE_SKEW.as_secs() < ACCEPT_WINDOW_DEFAULT.as_secs());
 const _: () = assert!(ACCEPT_WINDOW_DEFAULT.as_secs() <= ACCEPT_WINDOW_MAX.as_secs());
-const _: () = assert!(HOLD_TTL_DEFAULT.as_secs() <= RESERVATION_TTL_MAX.as_secs());
-// A retry that is still remembered meets its own hold, not an expired one.
-const _: () = assert!(IDEMPOTENCY_WINDOW.as_secs() <= HOLD_TTL_DEFAULT.as_secs());
 const _: () = assert!(SHARD_COUNT_DEFAULT >= 1);
-const _: () = assert!(NODES_MAX <= SHARD_COUNT_DEFAULT as usize);
-// A window holds many frames, so that batching pays.
-const _: () = assert!(PEER_BATCH_CHECKS_MAX * 8 <= PEER_IN_FLIGHT_CHECKS_MAX);
-// A frame of checks, each with a key and a path at its limit, stays inside a frame.
-const _: () = {
-    let check_bytes = KEY_BYTES_MAX + PATH_BYTES_MAX + IDEMPOTENCY_KEY_BYTES_MAX + 256;
-    assert!(PEER_BATCH_CHECKS_MAX * check_bytes <= PEER_FRAME_BYTES_MAX);
-};
 // The lanes leave connections to checkpoints and reads.
 const _: () = assert!(2 * RECORDER_LANES_MAX <= POOL_CONNECTIONS_MAX);

@@ -30,7 +30,6 @@ pub(crate) struct Shown {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ShownText {
     Scalar(String),
-    List(Vec<String>),
     /// Nothing was given and there is no default.
     Unset,
     /// A secret was given; this is what may be said of it.
@@ -128,38 +127,6 @@ impl<'a> Reader<'a> {
             usize::try_from(number).ok().filter(|number| range.contains(number))
         };
         self.setting(key, &spell(default), &expected, parse)
-    }
-
-    /// A list of at most `entries_max`, empty when left out; in the environment separated by
-    /// commas.
-    pub(crate) fn list<T>(
-        &mut self,
-        key: &'static str,
-        entries_max: usize,
-        expected: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Vec<T> {
-        let Some(Entry { raw, origin }) = self.entries.remove(key) else {
-            self.show(key, ShownText::List(Vec::new()), Origin::Default);
-            return Vec::new();
-        };
-        let texts = match &raw {
-            Raw::List(texts) => texts.clone(),
-            Raw::Scalar(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
-            Raw::Odd(_) => Vec::new(),
-        };
-        let values: Option<Vec<T>> = texts.iter().map(|text| parse(text)).collect();
-        match values {
-            Some(values) if !matches!(raw, Raw::Odd(_)) && values.len() <= entries_max => {
-                self.show(key, ShownText::List(texts), origin);
-                values
-            }
-            _ => {
-                self.refuse(key, &raw, origin, &format!("at most {entries_max} of: {expected}"));
-                self.show(key, ShownText::List(Vec::new()), Origin::Default);
-                Vec::new()
-            }
-        }
     }
 
     /// A secret, given as text under `key` or as the name of a file under `key_file`.
@@ -294,7 +261,6 @@ impl<'a> Reader<'a> {
     fn refuse(&mut self, key: &str, raw: &Raw, origin: Origin, expected: &str) {
         let value = match raw {
             Raw::Scalar(text) => format!("\"{}\"", printable(text)),
-            Raw::List(texts) => format!("\"{}\"", printable(&texts.join(", "))),
             Raw::Odd(what) => (*what).to_owned(),
         };
         let (key, expected) = (key.to_owned(), expected.to_owned());

@@ -21,9 +21,7 @@ pub struct Server {
     pub body_read_timeout: Duration,
     /// From the end of the headers to the answer.
     pub request_timeout: Duration,
-    /// How long one decision may take, hop and waiting included, before it is a 503.
-    pub check_timeout: Duration,
-    /// How long SIGTERM waits for requests, hand-offs and the last checkpoint.
+    /// How long SIGTERM waits for requests and the last checkpoint.
     pub drain_timeout: Duration,
     /// Bytes of a body, before and after decompression.
     pub body_bytes_max: usize,
@@ -39,7 +37,6 @@ impl Server {
             header_read_timeout: r.duration("server.header_read_timeout", s(60), ms(100)..=s(600)),
             body_read_timeout: r.duration("server.body_read_timeout", s(15), ms(100)..=minutes(10)),
             request_timeout: r.duration("server.request_timeout", s(20), ms(100)..=minutes(10)),
-            check_timeout: r.duration("server.check_timeout", s(2), ms(10)..=s(30)),
             drain_timeout: r.duration("server.drain_timeout", s(25), s(1)..=minutes(30)),
             body_bytes_max: r.bytes("server.body_bytes_max", bytes, 1024..=bytes),
             connections_max: r.count("server.connections_max", connections, 1..=connections),
@@ -96,8 +93,6 @@ impl Store {
 pub struct Recorder {
     /// Writers; each shard is pinned to one.
     pub lanes: usize,
-    /// How long the first event of a group waits for company.
-    pub gather: Duration,
     /// Rows of one transaction.
     pub append_rows_max: usize,
     /// Rows waiting before one lane.
@@ -109,7 +104,6 @@ impl Recorder {
         let (rows, queue) = (limits::APPEND_ROWS_MAX, limits::RECORDER_QUEUE_ROWS_MAX);
         Self {
             lanes: r.count("recorder.lanes", 4, 1..=limits::RECORDER_LANES_MAX),
-            gather: r.duration("recorder.gather", ms(2), Duration::ZERO..=ms(50)),
             append_rows_max: r.count("recorder.append_rows_max", rows, 1..=rows),
             queue_rows_max: r.count("recorder.queue_rows_max", queue, 1..=queue),
         }
@@ -157,7 +151,7 @@ impl Actors {
     }
 }
 
-/// Membership, leases and peers.
+/// Shards and the lease of the node that serves them.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     /// Shards; counts only when the cluster is born, and must match ever after.
@@ -166,16 +160,6 @@ pub struct Cluster {
     pub lease: Duration,
     /// Time from one renewal to the next.
     pub lease_renew: Duration,
-    /// How much earlier than its end the holder stops trusting its lease.
-    pub lease_margin: Duration,
-    /// How often the shard map is read even when nothing announced a change.
-    pub map_poll: Duration,
-    /// Time from one ping of a peer to the next.
-    pub ping_interval: Duration,
-    /// A peer silent for this long is routed around.
-    pub suspect_after: Duration,
-    /// A peer silent for this long has its session cut.
-    pub cut_after: Duration,
 }
 
 impl Cluster {
@@ -190,81 +174,6 @@ impl Cluster {
             shard_count: r.setting("cluster.shard_count", &shards, &shards_expected, shard_count),
             lease: r.duration("cluster.lease", s(5), ms(500)..=minutes(5)),
             lease_renew: r.duration("cluster.lease_renew", s(1), ms(50)..=minutes(1)),
-            lease_margin: r.duration("cluster.lease_margin", ms(500), ms(10)..=s(30)),
-            map_poll: r.duration("cluster.map_poll", s(2), ms(100)..=s(60)),
-            ping_interval: r.duration("cluster.ping_interval", ms(500), ms(50)..=s(10)),
-            suspect_after: r.duration("cluster.suspect_after", s(2), ms(100)..=s(60)),
-            cut_after: r.duration("cluster.cut_after", s(5), ms(200)..=minutes(2)),
-        }
-    }
-}
-
-/// Periods and charges.
-#[derive(Clone, Debug)]
-pub struct Billing {
-    /// How long a period that ended takes late events as its own.
-    pub grace: Duration,
-    /// Time from one round of the overage job to the next.
-    pub overage_every: Duration,
-}
-
-impl Billing {
-    pub(crate) fn read(r: &mut Reader<'_>) -> Self {
-        Self {
-            grace: r.duration("billing.grace", days(1), Duration::ZERO..=days(30)),
-            overage_every: r.duration("billing.overage_every", days(1), minutes(1)..=days(31)),
-        }
-    }
-}
-
-/// Deliveries to subscribers' URLs.
-#[derive(Clone, Debug)]
-pub struct Webhooks {
-    /// Hosts, addresses or networks that may be called although they are private.
-    pub allow: Vec<String>,
-    /// Time for one delivery.
-    pub timeout: Duration,
-    /// Attempts before a notice is dead.
-    pub attempts_max: usize,
-}
-
-impl Webhooks {
-    pub(crate) fn read(r: &mut Reader<'_>) -> Self {
-        const ALLOW_ENTRIES_MAX: usize = 64;
-        let host = |text: &str| {
-            let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || ".:-_/[]".contains(c));
-            (plain && !text.is_empty()).then(|| text.to_owned())
-        };
-        let hosts = "a host name, an address, or a network such as `10.0.0.0/8`";
-        let attempts = limits::DELIVERY_ATTEMPTS_MAX;
-        Self {
-            allow: r.list("webhooks.allow", ALLOW_ENTRIES_MAX, hosts, host),
-            timeout: r.duration("webhooks.timeout", s(15), ms(100)..=s(60)),
-            attempts_max: r.count("webhooks.attempts_max", 5, 1..=attempts),
-        }
-    }
-}
-
-/// How long things are kept.
-#[derive(Clone, Debug)]
-pub struct Retention {
-    /// Ledger rows, in whole daily partitions.
-    pub usage_records: Duration,
-    /// Analytics buckets.
-    pub analytics: Duration,
-    /// Notices that were delivered or are dead.
-    pub outbox: Duration,
-    /// Entries of the audit log.
-    pub audit: Duration,
-}
-
-impl Retention {
-    pub(crate) fn read(r: &mut Reader<'_>) -> Self {
-        Self {
-            usage_records: r.duration("retention.usage_records", days(90), days(1)..=days(36600)),
-            analytics: r.duration("retention.analytics", days(400), days(1)..=days(3660)),
-            outbox: r.duration("retention.outbox", days(30), days(1)..=days(3660)),
-            audit: r.duration("retention.audit", days(730), days(1)..=days(36600)),
         }
     }
 }

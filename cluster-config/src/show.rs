@@ -32,10 +32,6 @@ fn push_setting(text: &mut String, name: &str, shown: &Shown) {
         ShownText::Scalar(value) => {
             push(text, format_args!("{name} = {}  # {origin}", quoted(value)));
         }
-        ShownText::List(values) => {
-            let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
-            push(text, format_args!("{name} = [{}]  # {origin}", values.join(", ")));
-        }
         ShownText::Unset => push(text, format_args!("# {name} is not set")),
         ShownText::Hidden(stand_in) => {
             push(text, format_args!("# {name} is set: {stand_in}  # {origin}"));

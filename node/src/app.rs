@@ -91,6 +91,7 @@ pub struct Running {
     server: JoinHandle<()>,
     stop_http: CancellationToken,
     stop_jobs: CancellationToken,
+    stop_lease: CancellationToken,
     drain_timeout: Duration,
 }
 
@@ -147,6 +148,12 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
     let lost = CancellationToken::new();
     let stop_jobs = CancellationToken::new();
     let ownership = Arc::new(Ownership::new(incarnation, &states));
+    // Before anything that may take as long as the lease.
+    let stop_lease = CancellationToken::new();
+    let lease_ends = stop_lease.clone().drop_guard();
+    let lease =
+        Lease { store: store.clone(), incarnation, health: health.clone(), lost: lost.clone() };
+    tokio::spawn(lease.keep(config.clone(), stop_lease.clone()));
     ownership.find_uncounted(&*store).await?;
     let admin_token = config.admin_token.as_ref().map(weir_config::Secret::expose);
     let catalog = Catalog::new(store.clone(), clock.clone(), shard_count, admin_token);
@@ -187,6 +194,7 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
             lanes: lanes(config),
             append_rows_max: config.recorder.append_rows_max,
             queue_rows_max: config.recorder.queue_rows_max,
+            lease_ms: lease_ms(config),
         },
         lost.clone(),
     );
@@ -212,11 +220,10 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
     let router = crate::http::router(api.clone());
     let serving = crate::http::serve(listener, router, serve_limits(config), stop_http.clone());
     let server = tokio::spawn(serving);
-    let lease =
-        Lease { store: store.clone(), incarnation, health: health.clone(), lost: lost.clone() };
-    tokio::spawn(lease.keep(config.clone(), stop_jobs.clone()));
     tokio::spawn(maintain(store.clone(), clock.clone(), config.clone(), stop_jobs.clone()));
     tokio::spawn(tick(clock, metrics, stop_jobs.clone()));
+    // From here on `Running` ends it.
+    let _ = lease_ends.disarm();
     Ok(Running {
         address,
         api,
@@ -228,6 +235,7 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
         server,
         stop_http,
         stop_jobs,
+        stop_lease,
         drain_timeout: config.server.drain_timeout,
     })
 }
@@ -236,23 +244,25 @@ impl Running {
     /// Ends in order: open requests are answered, counters and unused escrow are written.
     pub async fn stop(self) {
         self.stop_http.cancel();
-        if self.server.await.is_err() {
-            tracing::warn!("the server ended badly");
-        }
-        self.stop_jobs.cancel();
-        if !self.lost.is_cancelled() {
-            let resting = async {
+        let lost = self.lost.is_cancelled();
+        let ending = async {
+            // Either task only fails by a panic, which has been logged.
+            let _ = self.server.await;
+            self.stop_jobs.cancel();
+            if !lost {
                 self.api.router.shards().rest().await;
                 self.checkpointer.drain();
-                // The task only fails by a panic, which has been logged.
                 let _ = self.checkpoints.await;
-            };
-            if tokio::time::timeout(self.drain_timeout, resting).await.is_err() {
-                tracing::warn!("not everything was written in time; the next start recovers it");
             }
-            if let Err(error) = self.store.leave(self.incarnation).await {
-                tracing::warn!(error = %chain(&error), "the lease could not be given up");
-            }
+        };
+        if tokio::time::timeout(self.drain_timeout, ending).await.is_err() {
+            tracing::warn!("not everything was written in time; the next start recovers it");
+        }
+        self.stop_jobs.cancel();
+        // Held to the last write: a successor that waits for it must not claim before.
+        self.stop_lease.cancel();
+        if !lost && let Err(error) = self.store.leave(self.incarnation).await {
+            tracing::warn!(error = %chain(&error), "the lease could not be given up");
         }
     }
 }
@@ -264,6 +274,10 @@ impl Running {
         self.lost.cancel();
         self.stop().await;
     }
+}
+
+fn lease_ms(config: &Config) -> u32 {
+    u32::try_from(config.cluster.lease.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// SQLite has one writer; Postgres gains by a second lane that gathers while the first commits.
@@ -288,7 +302,8 @@ fn serve_limits(config: &Config) -> ServeLimits {
         header_read_timeout: config.server.header_read_timeout,
         head_bytes_max: limits::REQUEST_HEAD_BYTES_MAX,
         connections_max: config.server.connections_max,
-        drain_timeout: config.server.drain_timeout,
+        // Half of the whole: the rest is for the last checkpoints.
+        drain_timeout: config.server.drain_timeout / 2,
     }
 }
 
@@ -303,7 +318,7 @@ async fn take_shards(
     if count != wanted {
         tracing::warn!(count, wanted, "the shard count was fixed when the database was made");
     }
-    let lease_ms = u32::try_from(config.cluster.lease.as_millis()).unwrap_or(u32::MAX);
+    let lease_ms = lease_ms(config);
     let node = NodeRow {
         id: config.node_id.as_str().to_owned(),
         incarnation,
@@ -354,7 +369,7 @@ struct Lease {
 
 impl Lease {
     async fn keep(self, config: Config, stop: CancellationToken) {
-        let lease_ms = u32::try_from(config.cluster.lease.as_millis()).unwrap_or(u32::MAX);
+        let lease_ms = lease_ms(&config);
         let mut ticks = tokio::time::interval(config.cluster.lease_renew);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -66,14 +66,12 @@ impl Stopwatch {
 
 /// RFC 3339 in UTC with milliseconds, the contract's form of a moment.
 pub fn rfc3339(at: Micros) -> String {
-    let mut text = String::with_capacity(24);
-    push_rfc3339(&mut text, at);
-    text
+    String::from_utf8_lossy(&rfc3339_text(at)).into_owned()
 }
 
-/// Appends the form of [`rfc3339`]: written by hand because a check's answer has several moments and
+/// The form of [`rfc3339`] as ASCII: written by hand because a check's answer has several moments and
 /// a general formatter would cost more than the decision.
-pub fn push_rfc3339(text: &mut String, at: Micros) {
+pub fn rfc3339_text(at: Micros) -> [u8; 24] {
     let millis = at.get().div_euclid(1_000).clamp(RFC3339_MILLIS_MIN, RFC3339_MILLIS_MAX);
     let (days, of_day) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
     let (year, month, day) = civil(days);
@@ -91,7 +89,7 @@ pub fn push_rfc3339(text: &mut String, at: Micros) {
     put(14, 2, of_day / 60_000 % 60);
     put(17, 2, of_day / 1_000 % 60);
     put(20, 3, of_day % 1_000);
-    text.push_str(std::str::from_utf8(&digits).unwrap_or_default());
+    digits
 }
 
 /// Years 0 to 9999: what four digits hold.

@@ -50,6 +50,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(arguments) => {
             with_config(&arguments.common, arguments.overrides(), |config| {
                 start_logs(&config);
+                for warning in config.warnings() {
+                    tracing::warn!("{warning}");
+                }
                 runtime()?.block_on(serve(config, &arguments))
             })
         }

@@ -114,7 +114,15 @@ impl Metrics {
 
     /// A decision was made.
     pub fn decided(&self, decision: &Decision) {
-        self.decided_as(decision.mode, if decision.allowed { Reason::Ok } else { decision.reason });
+        let violated = decision.violated;
+        let reason = match decision.mode {
+            // What a plan that only watches would have refused.
+            Mode::Shadow if violated.quotas != 0 => Reason::QuotaExceeded,
+            Mode::Shadow if violated.rates != 0 => Reason::RateLimited,
+            _ if decision.allowed => Reason::Ok,
+            _ => decision.reason,
+        };
+        self.decided_as(decision.mode, reason);
     }
 
     /// A decision was made without a subscription.

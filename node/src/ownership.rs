@@ -73,7 +73,7 @@ impl Ownership {
         while !after.is_empty() {
             let rows = store.ledger_after(&after, UNCOUNTED_PAGE_ROWS).await?;
             for row in &rows {
-                self.open_hole(row.subscription, row.shard);
+                self.open_hole(row.subscription, row.shard, 0);
                 if let Some(position) = after.iter_mut().find(|(shard, _)| *shard == row.shard) {
                     position.1 = position.1.max(row.seq);
                 }
@@ -115,6 +115,22 @@ impl Ownership {
         for shard in shards {
             self.cell(shard.shard).epoch.fetch_max(shard.epoch.0, Ordering::AcqRel);
         }
+    }
+
+    /// After a write was fenced: whether the store still names this boot as the owner of every shard
+    /// in it. Then a claim of our own raised the epoch and its answer was lost; the epochs are read
+    /// anew and the write may be repeated.
+    pub async fn still_ours(&self, store: &dyn Store, fence: &Fence) -> Result<bool, Error> {
+        let states = store.shards().await?;
+        let named =
+            |shard: ShardId| fence.shards.binary_search_by_key(&shard, |held| held.0).is_ok();
+        let fenced: Vec<ShardState> =
+            states.into_iter().filter(|state| named(state.shard)).collect();
+        let ours = fenced.iter().all(|state| state.owner == Some(self.incarnation));
+        if ours {
+            self.reclaimed(&fenced);
+        }
+        Ok(ours && fenced.len() == fence.shards.len())
     }
 
     /// Proof for a write that touches these shards.
@@ -174,11 +190,25 @@ impl Ownership {
     }
 
     /// Rows of this subscription after `counted` may not have been counted by anyone.
-    pub fn open_hole(&self, subscription: SubscriptionId, shard: ShardId) {
+    ///
+    /// `born` is the last birth that may have come before the rows were committed: whoever is born
+    /// later read them. It is the dead actor's own, or [`Ownership::births`] as it was before the
+    /// rows were handed out, never as it is when the loss is noticed: a successor may be there already.
+    pub fn open_hole(&self, subscription: SubscriptionId, shard: ShardId, born: u64) {
         let first = self.counted(shard).next();
-        let born = self.births.load(Ordering::Acquire);
         let mut holes = self.locked_holes();
-        holes.entry(subscription).or_insert(Hole { shard, first, born }).born = born;
+        let hole = holes.entry(subscription).or_insert(Hole { shard, first, born });
+        hole.born = hole.born.max(born);
+    }
+
+    /// Whether rows of this subscription may be in nobody's checkpoint.
+    pub fn is_hole(&self, subscription: SubscriptionId) -> bool {
+        self.locked_holes().contains_key(&subscription)
+    }
+
+    /// Actors loaded so far.
+    pub fn births(&self) -> u64 {
+        self.births.load(Ordering::Acquire)
     }
 
     /// State of an actor born at `born` is in a committed checkpoint. Only one that was loaded after
@@ -236,7 +266,7 @@ mod tests {
         let lost = SubscriptionId::from_uuid(Uuid::from_u128(7));
         owned.advance_counted(ShardId(0), Seq(4));
         let before = owned.birth();
-        owned.open_hole(lost, ShardId(0));
+        owned.open_hole(lost, ShardId(0), owned.births());
         assert_eq!(owned.countable(), [(ShardId(1), Seq(20))]);
         owned.close_hole(lost, before);
         assert_eq!(owned.countable(), [(ShardId(1), Seq(20))], "born before the hole");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use weir_core::meter::{Check, Decision, Reason};
-use weir_core::units::{ReservationId, SubscriptionId};
+use weir_core::units::SubscriptionId;
 use weir_store::Error;
 
 use crate::catalog::{Catalog, KeyLookup, Known};
@@ -85,16 +85,20 @@ impl Router {
         sees: impl Fn(&Known) -> bool,
         sees_all: bool,
     ) -> Result<Verdict, RouteError> {
-        let id = match self.catalog.find_key(key).await? {
+        let (id, revoked) = match self.catalog.find_key(key).await? {
             KeyLookup::Unknown => return Ok(Verdict::Refused(Reason::UnknownKey)),
-            KeyLookup::Revoked { .. } => return Ok(Verdict::Refused(Reason::KeyRevoked)),
-            KeyLookup::Good { subscription, .. } => subscription,
+            KeyLookup::Revoked { subscription, .. } => (subscription, true),
+            KeyLookup::Good { subscription, .. } => (subscription, false),
         };
         if !sees_all {
             let known = self.catalog.find_subscription(id).await?;
+            // The same for another tenant's key as for nobody's, good or not.
             if !known.is_some_and(|known| sees(&known)) {
                 return Ok(Verdict::Refused(Reason::UnknownKey));
             }
+        }
+        if revoked {
+            return Ok(Verdict::Refused(Reason::KeyRevoked));
         }
         let shard = self.catalog.shard_of(id);
         match self.shards.check(id, shard, check).await {
@@ -108,15 +112,6 @@ impl Router {
     /// Where a subscription stands.
     pub async fn usage(&self, id: SubscriptionId) -> Result<UsageView, Undecided> {
         self.shards.usage(id, self.catalog.shard_of(id)).await
-    }
-
-    /// Gives a reservation back. Answers whether it was open.
-    pub async fn release(
-        &self,
-        id: SubscriptionId,
-        reservation: ReservationId,
-    ) -> Result<bool, Undecided> {
-        self.shards.release(id, self.catalog.shard_of(id), reservation).await
     }
 
     /// The subscription and the key of an event.

@@ -54,7 +54,7 @@ pub async fn eventually<T, F: Future<Output = Result<T, String>>>(
 
 /// Makes two tests of each story, one on each store.
 ///
-/// ```ignore
+/// ```text
 /// on_both_stores!(a_story_told_by_its_name);
 /// async fn a_story_told_by_its_name(store: Store) { … }
 /// ```

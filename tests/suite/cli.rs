@@ -138,6 +138,25 @@ async fn a_bad_configuration_ends_with_64_and_names_the_key() {
 }
 
 #[tokio::test]
+async fn a_setting_that_waits_for_clusters_is_accepted_with_a_warning() {
+    let directory = TestDirectory::new();
+    let options = NodeOptions {
+        database_url: sqlite_in(directory.path()),
+        environment: vec![("WEIR_CLUSTER_SECRET".to_owned(), "a secret of some length".to_owned())],
+        arguments: vec!["--cluster-listen".to_owned(), "127.0.0.1:0".to_owned()],
+    };
+    let node = Node::start(options).await;
+    for key in ["cluster_listen", "cluster_secret"] {
+        let warning = format!("`{key}` is read, but this version serves one node per database");
+        harness::eventually(&warning, std::time::Duration::from_secs(10), || async {
+            let log = node.log();
+            if log.contains(&warning) { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn tables_are_made_and_tokens_too_before_a_node_runs() {
     let directory = TestDirectory::new();
     let database = Postgres::shared().await.fresh_database().await.expect("a database can be made");

@@ -18,6 +18,10 @@ on_both_stores!(
     a_batch_is_answered_in_order_and_one_bad_item_harms_no_other,
     a_check_charges_by_itself_where_the_plan_says_so,
     costs_follow_method_and_path,
+    a_request_id_used_for_another_question_gets_a_decision_of_its_own,
+    a_cost_is_spelled_one_way_and_given_once,
+    changing_plans_back_and_forth_gives_no_quota_back,
+    a_revoked_key_of_another_tenant_is_nobodys,
 );
 
 fn hard(limit: u64) -> Value {
@@ -214,9 +218,9 @@ async fn a_repeated_request_is_told_the_same_and_charges_nothing(store: Store) {
     assert_eq!(world.peek(&key).await["pending"], 9);
     let by_query = world.check_with(&key, "cost=5&requestId=b").await;
     assert_eq!((&by_query["allowed"], &by_query["pending"]), (&json!(true), &json!(9)));
-    // A refusal is repeated too, even when the request would pass by now.
+    // A refusal is repeated too.
     assert_eq!(ask("c", "cost=2").await["allowed"], false);
-    assert_eq!(ask("c", "cost=1").await["allowed"], false);
+    assert_eq!(ask("c", "cost=2").await["allowed"], false);
     assert_eq!(ask("d", "cost=1").await["allowed"], true);
 }
 
@@ -336,5 +340,73 @@ async fn costs_follow_method_and_path(store: Store) {
         pending += cost;
         let decision = world.check_with(&key, query).await;
         assert_eq!(decision["pending"], pending, "{query}: {decision}");
+    }
+}
+
+async fn a_request_id_used_for_another_question_gets_a_decision_of_its_own(store: Store) {
+    let world = World::start(store).await;
+    let key = world.subscribe_hard(100).await.key;
+    // (query, whether it passes, what is held after it)
+    for (query, allowed, pending) in [
+        ("cost=1&requestId=q", true, 1),
+        ("cost=1&requestId=q", true, 1),
+        ("cost=1000&requestId=q", false, 1),
+        ("cost=2&requestId=q", true, 3),
+        ("cost=1&requestId=q", true, 3),
+    ] {
+        let decision = world.check_with(&key, query).await;
+        let said = (&decision["allowed"], &decision["pending"]);
+        assert_eq!(said, (&json!(allowed), &json!(pending)), "{query}: {decision}");
+    }
+    let held = world.check_with(&key, "cost=1&reserve=true&requestId=q").await;
+    assert!(held["reservationId"].is_string(), "{held}");
+    let again = world.check_with(&key, "cost=1&reserve=true&requestId=q").await;
+    assert_eq!(again["reservationId"], held["reservationId"], "{again}");
+}
+
+async fn a_cost_is_spelled_one_way_and_given_once(store: Store) {
+    let world = World::start(store).await;
+    let key = world.subscribe_hard(100).await.key;
+    for query in ["cost.requests=50", "cost=1&cost=0", "cost.tokens=1&cost.tokens=2", "cost.=1"] {
+        world.try_check(&key, query).await.expect_problem(400, "invalid_parameter");
+    }
+    assert_eq!(world.peek(&key).await["pending"], 0);
+}
+
+async fn changing_plans_back_and_forth_gives_no_quota_back(store: Store) {
+    let world = World::start(store).await;
+    let quota = |name: &str| json!({"name": name, "meter": "requests", "limit": 10});
+    let first = world.plan(json!({"quotas": [quota("x")]})).await;
+    let second = world.plan(json!({"quotas": [quota("y")]})).await;
+    let subscription = world.subscribe(&first).await;
+    let mut allowed = 0;
+    for plan in [&first, &second, &first, &second] {
+        let path = format!("/api/v1/subscriptions/{}", subscription.id);
+        let change = json!({"planId": plan, "effective": "now"});
+        world.admin().json(http::Method::PATCH, &path, &change).await.expect(200);
+        for _ in 0..12 {
+            let decision = world.check(&subscription.key).await;
+            allowed += u32::from(decision["allowed"] == true);
+        }
+    }
+    assert_eq!(allowed, 10);
+}
+
+async fn a_revoked_key_of_another_tenant_is_nobodys(store: Store) {
+    let world = World::start(store).await;
+    let plan = world.plan(json!({"quotas": []})).await;
+    let red = world.subscribe_with(&plan, json!({"tenant": "red"})).await;
+    let keys = format!("/api/v1/subscriptions/{}/keys", red.id);
+    let extra = world.admin().post(&keys, &json!({})).await.expect(201);
+    let id = extra["id"].as_str().expect("an id").to_owned();
+    world.admin().delete(&format!("{keys}/{id}")).await.expect(204);
+    let blue = world.token(&json!({"name": "t", "scope": "gateway", "tenant": "blue"})).await;
+    let key = extra["key"].as_str().expect("a key").to_owned();
+    let (blue, own) = (world.gateway().with_token(&blue), world.gateway());
+    for (client, reason) in [(own, "key_revoked"), (blue, "unknown_key")] {
+        let request = client.request(http::Method::GET, "/api/v1/quota/check");
+        let decision =
+            client.send(request.header("x-subscription-key", &key), "").await.expect(200);
+        assert_eq!(decision["reason"], reason, "{decision}");
     }
 }

@@ -80,11 +80,7 @@ async fn a_real_log_played_as_if_it_were_now_is_counted_exactly() {
 
 #[tokio::test]
 async fn a_real_log_with_its_own_times_lands_on_its_own_days() {
-    let environment = [
-        ("WEIR_INGEST__ACCEPT_WINDOW", "5000d"),
-        // What is accepted must be kept.
-        ("WEIR_RETENTION__USAGE_RECORDS", "5000d"),
-    ];
+    let environment = [("WEIR_INGEST__ACCEPT_WINDOW", "5000d")];
     let world = World::start_with(Store::Sqlite, &environment).await;
     let (file, totals, is_real) = log(&world).await;
     let file = file.to_str().expect("a plain path");

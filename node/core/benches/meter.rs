@@ -11,7 +11,7 @@ use rust_decimal::Decimal;
 use smallvec::SmallVec;
 use uuid::Uuid;
 use weir_core::calendar::{Anchor, Every, Zone};
-use weir_core::meter::{Answer, Check, Command, Entry, EntryKind, Meter, Outcome, Wants};
+use weir_core::meter::{Check, Command, Entry, EntryKind, Meter, Wants};
 use weir_core::plan::{Bill, ChargeOn, Enforcement, FailPolicy, Pattern, Plan, Quota, RateLimit};
 use weir_core::rate::{Algorithm, RateSpec};
 use weir_core::terms::Terms;
@@ -82,13 +82,13 @@ impl Driven {
         Self { meter: meter(quotas, rates), now: START, seq: 0 }
     }
 
-    fn check(&mut self, check: &Check) -> Outcome {
+    /// Looks at the outcome where it lies: moving it out would cost as much as a part of the check.
+    fn check(&mut self, check: &Check) {
         self.now = self.now.plus(STEP);
         let outcome = self.meter.apply(self.now, Command::Check(check));
-        if outcome.wants == Wants::CheckpointNow {
+        if black_box(&outcome).wants == Wants::CheckpointNow {
             self.commit();
         }
-        outcome
     }
 
     fn commit(&mut self) {
@@ -144,7 +144,7 @@ fn checks(c: &mut Criterion) {
     c.bench_function("check with a request id", |b| {
         b.iter(|| {
             asked.request_id = asked.request_id.map(|id| id.wrapping_add(0x9e37_79b9_7f4a_7c15));
-            driven.check(black_box(&asked))
+            driven.check(black_box(&asked));
         });
     });
 }
@@ -154,10 +154,9 @@ fn ledger(c: &mut Criterion) {
     let check = Check::default();
     c.bench_function("check, then its event", |b| {
         b.iter(|| {
-            let outcome = driven.check(&check);
+            driven.check(&check);
             let entry = driven.entry();
-            driven.meter.apply(driven.now, Command::Record(black_box(&entry)));
-            black_box(outcome)
+            black_box(driven.meter.apply(driven.now, Command::Record(black_box(&entry))))
         });
     });
     let mut driven = Driven::new(vec![quota("requests", Some(units_max()), "P1M")], vec![]);
@@ -173,8 +172,7 @@ fn persistence(c: &mut Criterion) {
     let rates = vec![rate("second", Algorithm::TokenBucket, 1)];
     let mut driven = Driven::new(vec![quota("requests", Some(units_max()), "P1M")], rates);
     for _ in 0..1_000 {
-        let outcome = driven.check(&Check::default());
-        assert!(matches!(outcome.answer, Answer::Decided(_) | Answer::Waits));
+        driven.check(&Check::default());
         driven.now = driven.now.plus(Span::from_seconds(1));
     }
     c.bench_function("checkpoint and confirm", |b| {

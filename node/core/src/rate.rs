@@ -335,6 +335,14 @@ impl RateState {
     }
 }
 
+/// `⌈dividend / divisor⌉`. Sums nearly always fit 64 bits, and dividing those costs far less.
+fn div_ceil(dividend: u128, divisor: u64) -> u128 {
+    match u64::try_from(dividend) {
+        Ok(dividend) => u128::from(dividend.div_ceil(divisor)),
+        Err(_) => dividend.div_ceil(u128::from(divisor)),
+    }
+}
+
 /// `start + micros`, held at the end of time: a limit may take longer to refill than time lasts.
 fn later(start: i128, micros: u128) -> Micros {
     let at = start.saturating_add(i128::try_from(micros).unwrap_or(i128::MAX));

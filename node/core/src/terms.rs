@@ -22,6 +22,9 @@ pub struct Terms {
     pub ends_at: Option<Micros>,
     /// Billing periods.
     pub billing: Schedule,
+    /// The end of the billing period that they wait for, where it is known; else they wait for the
+    /// end of whichever runs.
+    pub waits_until: Option<Micros>,
     quotas: Vec<QuotaTerms>,
 }
 
@@ -77,7 +80,19 @@ impl Terms {
             })
             .collect();
         let billing = Schedule::new(plan.every, plan.anchor, zone.clone(), started_at);
-        Self { plan, started_at, ends_at, billing, quotas }
+        Self { plan, started_at, ends_at, billing, waits_until: None, quotas }
+    }
+
+    /// The same, in force from the end of a certain billing period on: whoever hears of them late
+    /// must not take that for the end of another one.
+    #[must_use]
+    pub fn waiting_until(self, end: Micros) -> Self {
+        Self { waits_until: Some(end), ..self }
+    }
+
+    /// Whether terms that wait for a period's end still do so after one that ended by `now`.
+    pub fn wait_on(&self, now: Micros) -> bool {
+        self.waits_until.is_some_and(|end| now < end)
     }
 
     /// Per quota of the plan, in its order.

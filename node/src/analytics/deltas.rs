@@ -12,7 +12,7 @@ use weir_store::rows::{LedgerRow, RollupRow};
 
 use super::OTHER;
 use super::endpoints::SeenEndpoints;
-use super::tally::{Tally, counts};
+use super::tally::{Tally, counts, is_request};
 
 /// Microseconds in a minute, the grain of rollups.
 pub(super) const MICROS_PER_MINUTE: i64 = 60_000_000;
@@ -83,12 +83,13 @@ struct Key<'a> {
 impl<'a> Key<'a> {
     /// `None` for a row that counts nothing here.
     fn of(row: &'a LedgerRow, seen: &mut SeenEndpoints) -> Option<Self> {
-        if !counts(row.kind) {
+        if !counts(row) {
             return None;
         }
         let minute = minute_of(row.event_time);
         let (path, method) = (row.api_path.as_str(), row.method.as_str());
-        let own = seen.admit(row.subscription, minute, path, method);
+        // Commits name no endpoint; they share one row a minute, which takes nobody's place.
+        let own = !is_request(row) || seen.admit(row.subscription, minute, path, method);
         let (path, method) = if own { (path, method) } else { (OTHER, OTHER) };
         Some(Self { subscription: row.subscription, minute, path, method })
     }
@@ -218,6 +219,31 @@ mod tests {
         assert_eq!(steps[0].deltas.len(), ENDPOINTS_PER_MINUTE_MAX + 1);
         let other = steps[0].deltas.iter().find(|delta| delta.path == OTHER).unwrap();
         assert_eq!((other.method.as_str(), other.sums.requests), (OTHER, 100));
+    }
+
+    #[test]
+    fn commits_share_a_row_that_takes_no_endpoints_place_and_releases_have_none() {
+        let commit = |seq, charged| LedgerRow {
+            kind: RowKind::Commit,
+            charged,
+            units: 7,
+            api_path: String::new(),
+            method: String::new(),
+            ..row(1, 0, seq)
+        };
+        let endpoints =
+            (1..=200).map(|seq| LedgerRow { api_path: format!("/items/{seq}"), ..row(1, 0, seq) });
+        let rows: Vec<LedgerRow> =
+            endpoints.chain([commit(201, true), commit(202, false), commit(203, true)]).collect();
+        let mut seen = SeenEndpoints::default();
+        let steps = steps(&rows, &[behind(0, 0, 203)], usize::MAX, 10_000, &mut seen);
+        assert_eq!(steps[0].deltas.len(), ENDPOINTS_PER_MINUTE_MAX + 1);
+        let commits = steps[0].deltas.iter().find(|delta| delta.path.is_empty()).unwrap();
+        assert_eq!((commits.sums.units, commits.sums.requests), (14, 0));
+        assert!(steps[0].deltas.iter().all(|delta| delta.path != OTHER));
+
+        let release = super::steps(&[commit(1, false)], &[behind(0, 0, 1)], 9, 9, &mut seen);
+        assert_eq!((moved(&release), release[0].deltas.len()), (vec![vec![(0, 0, 1)]], 0));
     }
 
     #[test]

@@ -205,6 +205,8 @@ impl StatsFold {
         let mut endpoints: Vec<Endpoint> = self
             .endpoints
             .into_iter()
+            // Commits add units where no request was made.
+            .filter(|(_, measure)| measure.sums.requests > 0)
             .map(|((path, method), measure)| Endpoint { path, method, measure })
             .collect();
         endpoints.sort_unstable_by(|a, b| {

@@ -8,9 +8,12 @@
 //! |---|---|---|---|---|
 //! | usage, served or aborted | 1 | if charged | 1 if status ≥ 400 | 0 |
 //! | usage, denied | 1 | never charged | 0 | 1 |
-//! | commit, adjustment, reset | 0 | 0 | 0 | 0 |
+//! | commit | 0 | if charged | 0 | 0 |
+//! | release, adjustment, reset | 0 | 0 | 0 | 0 |
 //!
-//! Those of the last line move counters and are no traffic; they show in a subscription's `used`.
+//! A commit is no request: its units count, for a subscription's `used` and its units over a period to
+//! agree. Those of the last line move counters and nothing else. An event that settles a reservation is
+//! two rows, usage that is not charged and a commit that is.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +41,7 @@ impl Measure {
     /// Counts a row.
     pub(super) fn add_row(&mut self, row: &LedgerRow) {
         add_sums(&mut self.sums, &sums_of(row));
-        if let Some(micros) = row.response_time_us.filter(|_| counts(row.kind)) {
+        if let Some(micros) = row.response_time_us.filter(|_| is_request(row)) {
             self.latency.record(micros);
         }
     }
@@ -73,7 +76,7 @@ impl Tally {
     /// Counts a row.
     pub(super) fn add_row(&mut self, row: &LedgerRow) {
         self.measure.add_row(row);
-        if !counts(row.kind) {
+        if !is_request(row) {
             return;
         }
         if let Some(status) = row.status_code.and_then(|status| u16::try_from(status).ok()) {
@@ -160,21 +163,34 @@ pub(super) fn merge_details(held: &[u8], delta: &[u8]) -> Vec<u8> {
     tally.detail()
 }
 
-/// Whether a row of this kind is traffic.
-pub(super) const fn counts(kind: RowKind) -> bool {
-    matches!(kind, RowKind::Usage)
+/// Whether a row adds to any sum.
+pub(super) const fn counts(row: &LedgerRow) -> bool {
+    match row.kind {
+        RowKind::Usage => true,
+        RowKind::Commit => row.charged,
+        RowKind::Adjustment | RowKind::Reset => false,
+    }
+}
+
+/// Whether a row is traffic.
+pub(super) const fn is_request(row: &LedgerRow) -> bool {
+    matches!(row.kind, RowKind::Usage)
 }
 
 /// What one row adds.
 fn sums_of(row: &LedgerRow) -> RollupSums {
-    if !counts(row.kind) {
+    if !counts(row) {
         return RollupSums::default();
+    }
+    let units = if row.charged { row.units } else { 0 };
+    if !is_request(row) {
+        return RollupSums { units, ..RollupSums::default() };
     }
     let denied = row.outcome == OutcomeKind::Denied;
     let failed = row.status_code.is_some_and(|status| status >= ERROR_STATUS_MIN);
     RollupSums {
         requests: 1,
-        units: if row.charged { row.units } else { 0 },
+        units,
         errors: i64::from(failed && !denied),
         denied: i64::from(denied),
         bytes_in: row.request_size.unwrap_or(0),
@@ -247,7 +263,23 @@ mod tests {
                 LedgerRow { outcome: aborted, status_code: Some(499), ..usage.clone() },
                 sums(1, 3, 1, 0),
             ),
-            ("commit", LedgerRow { kind: RowKind::Commit, ..usage.clone() }, sums(0, 0, 0, 0)),
+            ("commit", LedgerRow { kind: RowKind::Commit, ..usage.clone() }, sums(0, 3, 0, 0)),
+            (
+                "commit that is not billed",
+                LedgerRow { kind: RowKind::Commit, charged: false, ..usage.clone() },
+                sums(0, 0, 0, 0),
+            ),
+            (
+                "release",
+                LedgerRow {
+                    kind: RowKind::Commit,
+                    outcome: denied,
+                    charged: false,
+                    units: 0,
+                    ..usage.clone()
+                },
+                sums(0, 0, 0, 0),
+            ),
             (
                 "adjustment",
                 LedgerRow { kind: RowKind::Adjustment, ..usage.clone() },

@@ -8,13 +8,13 @@
 pub mod definition;
 pub mod plan_document;
 pub mod principal;
+mod remembered;
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use weir_config::limits;
@@ -25,11 +25,12 @@ use weir_store::{Error, Reach, Store};
 
 use crate::clock::Clock;
 use principal::{Principal, TokenError};
+use remembered::Remembered;
 
 /// Plans remembered: versions in use, a few KB each.
-const PLANS_MAX: u64 = 10_000;
+const PLANS_MAX: usize = 10_000;
 /// Tokens remembered.
-const TOKENS_MAX: u64 = 50_000;
+const TOKENS_MAX: usize = 50_000;
 /// How long a token or key that nobody has is remembered as such.
 const UNKNOWN_FOR: Duration = limits::NEGATIVE_KEY_CACHE_TTL;
 /// How long what is known may go without being read again: bounds how stale a node can be when the
@@ -101,13 +102,14 @@ pub struct Catalog {
     clock: Arc<Clock>,
     shard_count: NonZeroU16,
     generation: Generation,
-    keys: Cache<SecretHash, KeyLookup>,
-    unknown_keys: Cache<SecretHash, ()>,
-    subscriptions: Cache<SubscriptionId, Arc<Known>>,
-    plans: Cache<(PlanId, u32), Arc<Plan>>,
-    newest: Cache<PlanId, Arc<Plan>>,
-    tokens: Cache<SecretHash, Arc<Principal>>,
-    unknown_tokens: Cache<SecretHash, ()>,
+    keys: Remembered<SecretHash, KeyLookup>,
+    unknown_keys: Remembered<SecretHash, ()>,
+    subscriptions: Remembered<SubscriptionId, Arc<Known>>,
+    plans: Remembered<(PlanId, u32), Arc<Plan>>,
+    newest: Remembered<PlanId, Arc<Plan>>,
+    issues: Remembered<(PlanId, u32), definition::Issue>,
+    tokens: Remembered<SecretHash, Arc<Principal>>,
+    unknown_tokens: Remembered<SecretHash, ()>,
     bootstrap: Option<SecretHash>,
 }
 
@@ -142,23 +144,21 @@ impl Catalog {
         shard_count: NonZeroU16,
         admin_token: Option<&str>,
     ) -> Self {
-        let unknown = limits::NEGATIVE_KEY_CACHE_ENTRIES_MAX as u64;
-        let known = limits::KEY_CACHE_ENTRIES_MAX as u64;
+        let unknown = limits::NEGATIVE_KEY_CACHE_ENTRIES_MAX;
+        let known = limits::KEY_CACHE_ENTRIES_MAX;
         Self {
             store: StoreHandle(store),
             clock,
             shard_count,
             generation: Generation::default(),
-            keys: Cache::builder().max_capacity(known).time_to_live(KNOWN_FOR).build(),
-            unknown_keys: Cache::builder().max_capacity(unknown).time_to_live(UNKNOWN_FOR).build(),
-            subscriptions: Cache::builder().max_capacity(known).time_to_live(KNOWN_FOR).build(),
-            plans: Cache::builder().max_capacity(PLANS_MAX).build(),
-            newest: Cache::builder().max_capacity(PLANS_MAX).time_to_live(KNOWN_FOR).build(),
-            tokens: Cache::builder().max_capacity(TOKENS_MAX).time_to_live(KNOWN_FOR).build(),
-            unknown_tokens: Cache::builder()
-                .max_capacity(unknown)
-                .time_to_live(UNKNOWN_FOR)
-                .build(),
+            keys: Remembered::new(known, KNOWN_FOR),
+            unknown_keys: Remembered::new(unknown, UNKNOWN_FOR),
+            subscriptions: Remembered::new(known, KNOWN_FOR),
+            plans: Remembered::new(PLANS_MAX, Duration::MAX),
+            issues: Remembered::new(PLANS_MAX, Duration::MAX),
+            newest: Remembered::new(PLANS_MAX, KNOWN_FOR),
+            tokens: Remembered::new(TOKENS_MAX, KNOWN_FOR),
+            unknown_tokens: Remembered::new(unknown, UNKNOWN_FOR),
             bootstrap: admin_token.map(hash_secret),
         }
     }
@@ -171,10 +171,10 @@ impl Catalog {
     /// Whose key this is.
     pub async fn find_key(&self, key: &str) -> Result<KeyLookup, Error> {
         let hash = hash_secret(key);
-        if let Some(known) = self.keys.get(&hash) {
+        if let Some(known) = self.keys.get(self.clock.now(), &hash) {
             return Ok(known);
         }
-        if self.unknown_keys.contains_key(&hash) {
+        if self.unknown_keys.get(self.clock.now(), &hash).is_some() {
             return Ok(KeyLookup::Unknown);
         }
         let generation = self.generation.read();
@@ -188,8 +188,8 @@ impl Catalog {
         };
         if generation == self.generation.read() {
             match lookup {
-                KeyLookup::Unknown => self.unknown_keys.insert(hash, ()),
-                found => self.keys.insert(hash, found),
+                KeyLookup::Unknown => self.unknown_keys.insert(self.clock.now(), hash, ()),
+                found => self.keys.insert(self.clock.now(), hash, found),
             }
         }
         Ok(lookup)
@@ -197,7 +197,7 @@ impl Catalog {
 
     /// A subscription by id; `None` when there is none.
     pub async fn find_subscription(&self, id: SubscriptionId) -> Result<Option<Arc<Known>>, Error> {
-        if let Some(known) = self.subscriptions.get(&id) {
+        if let Some(known) = self.subscriptions.get(self.clock.now(), &id) {
             return Ok(Some(known));
         }
         let generation = self.generation.read();
@@ -206,7 +206,7 @@ impl Catalog {
         };
         let known = Arc::new(self.known(&row));
         if generation == self.generation.read() {
-            self.subscriptions.insert(id, known.clone());
+            self.subscriptions.insert(self.clock.now(), id, known.clone());
         }
         Ok(Some(known))
     }
@@ -223,25 +223,25 @@ impl Catalog {
 
     /// A plan's version.
     pub async fn plan(&self, id: PlanId, version: u32) -> Result<Arc<Plan>, PlanLookupError> {
-        if let Some(plan) = self.plans.get(&(id, version)) {
+        if let Some(plan) = self.plans.get(self.clock.now(), &(id, version)) {
             return Ok(plan);
         }
         let stored = i32::try_from(version).map_err(|_| PlanLookupError::NotFound)?;
         let plan = self.read_plan(id, Some(stored)).await?;
         // Versions never change, so no generation is needed.
-        self.plans.insert((id, version), plan.clone());
+        self.plans.insert(self.clock.now(), (id, version), plan.clone());
         Ok(plan)
     }
 
     /// A plan's newest version.
     pub async fn newest_plan(&self, id: PlanId) -> Result<Arc<Plan>, PlanLookupError> {
-        if let Some(plan) = self.newest.get(&id) {
+        if let Some(plan) = self.newest.get(self.clock.now(), &id) {
             return Ok(plan);
         }
         let generation = self.generation.read();
         let plan = self.read_plan(id, None).await?;
         if generation == self.generation.read() {
-            self.newest.insert(id, plan.clone());
+            self.newest.insert(self.clock.now(), id, plan.clone());
         }
         Ok(plan)
     }
@@ -262,7 +262,7 @@ impl Catalog {
     /// Who holds this token.
     pub async fn authenticate(&self, token: &str) -> Result<Arc<Principal>, TokenError> {
         let hash = hash_secret(token);
-        let principal = match self.tokens.get(&hash) {
+        let principal = match self.tokens.get(self.clock.now(), &hash) {
             Some(principal) => principal,
             None => self.read_token(&hash).await?,
         };
@@ -277,23 +277,23 @@ impl Catalog {
             && bool::from(subtle::ConstantTimeEq::ct_eq(&bootstrap[..], &hash[..]))
         {
             let principal = Arc::new(Principal::bootstrap());
-            self.tokens.insert(*hash, principal.clone());
+            self.tokens.insert(self.clock.now(), *hash, principal.clone());
             return Ok(principal);
         }
-        if self.unknown_tokens.contains_key(hash) {
+        if self.unknown_tokens.get(self.clock.now(), hash).is_some() {
             return Err(TokenError::Unknown);
         }
         let generation = self.generation.read();
         let row = self.store.0.find_token(hash).await.map_err(TokenError::Store)?;
         let Some(principal) = row.as_ref().and_then(Principal::from_row) else {
             if generation == self.generation.read() {
-                self.unknown_tokens.insert(*hash, ());
+                self.unknown_tokens.insert(self.clock.now(), *hash, ());
             }
             return Err(TokenError::Unknown);
         };
         let principal = Arc::new(principal);
         if generation == self.generation.read() {
-            self.tokens.insert(*hash, principal.clone());
+            self.tokens.insert(self.clock.now(), *hash, principal.clone());
         }
         Ok(principal)
     }
@@ -301,26 +301,26 @@ impl Catalog {
     /// A subscription changed. When it is deleted its keys must be forgotten too.
     pub fn forget_subscription(&self, id: SubscriptionId) {
         self.generation.bump();
-        self.subscriptions.invalidate(&id);
+        self.subscriptions.forget(&id);
     }
 
     /// A key was made or revoked.
     pub fn forget_key(&self, hash: &SecretHash) {
         self.generation.bump();
-        self.keys.invalidate(hash);
-        self.unknown_keys.invalidate(hash);
+        self.keys.forget(hash);
+        self.unknown_keys.forget(hash);
     }
 
     /// A plan has a new version, or is gone.
     pub fn forget_plan(&self, id: PlanId) {
         self.generation.bump();
-        self.newest.invalidate(&id);
+        self.newest.forget(&id);
     }
 
     /// A token was made or revoked.
     pub fn forget_token(&self, hash: &SecretHash) {
         self.generation.bump();
-        self.tokens.invalidate(hash);
-        self.unknown_tokens.invalidate(hash);
+        self.tokens.forget(hash);
+        self.unknown_tokens.forget(hash);
     }
 }

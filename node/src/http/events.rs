@@ -1,4 +1,10 @@
 //! `/api/v1/usage/events`: what happened, made durable before it is answered.
+//!
+//! An event with the `reservation_id` of a reservation of its subscription makes two rows in one
+//! transaction: the event itself, not charged, and the row that settles the reservation (see
+//! `reservations.rs`) with the event's amounts. So the reservation is charged once whatever else is
+//! sent for it: after a commit or another event nothing more, and after a release nothing at all,
+//! because the gateway said that nothing was used.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +18,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use weir_config::limits;
 use weir_core::plan::{Fault, Plan};
-use weir_core::units::{Micros, Seq, Span, SubscriptionId, Units};
+use weir_core::units::{Micros, ReservationId, Seq, Span, SubscriptionId, Units};
 use weir_store::rows::{LedgerRow, OutcomeKind, RowKind};
 
 use super::Api;
@@ -74,14 +80,21 @@ pub async fn record(
         .map_err(body_problem)?;
     let mut senders = Senders { api: &api, principal: &caller.0, known: HashMap::new() };
     let now = api.clock.now();
+    let settleable = Settleable::find(&api, batch.items.iter().flatten()).await?;
     let mut rows = Vec::with_capacity(batch.items.len());
+    let mut settling = Vec::new();
     let mut rejected = Vec::new();
     for (index, item) in batch.items.into_iter().enumerate() {
         let refused = match item {
             Ok(event) => match judge(&api, now, &event) {
                 None => match senders.find(&event.subscription).await? {
                     Some(sender) => {
-                        rows.push(row_of(event, &sender, now));
+                        let mut row = row_of(event, &sender, now);
+                        if settleable.by(&row) {
+                            settling.push(settling_row(&row, &sender.known));
+                            row.charged = false;
+                        }
+                        rows.push(row);
                         continue;
                     }
                     None => RejectedEvent {
@@ -101,11 +114,15 @@ pub async fn record(
         };
         rejected.push(refused);
     }
-    let outcomes = if rows.is_empty() {
+    // The answer is about events, not about what they settle.
+    let events = rows.len();
+    rows.append(&mut settling);
+    let mut outcomes = if rows.is_empty() {
         Vec::new()
     } else {
         api.recorder.record(rows).await.map_err(record_problem)?
     };
+    outcomes.truncate(events);
     let accepted = outcomes.iter().filter(|&&outcome| outcome == Recorded::New).count();
     let duplicates = outcomes.len() - accepted;
     Ok(JsonAnswer(RecordAnswer { accepted, duplicates, rejected }))
@@ -199,6 +216,47 @@ impl Senders<'_> {
                 Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "damaged plan"))
             }
         }
+    }
+}
+
+/// Reservations that the events of one batch name, by id: whose they are.
+struct Settleable(HashMap<ReservationId, SubscriptionId>);
+
+impl Settleable {
+    async fn find<'e>(
+        api: &Api,
+        events: impl Iterator<Item = &'e UsageEvent<'e>>,
+    ) -> Result<Self, Problem> {
+        let mut named: Vec<ReservationId> =
+            events.filter_map(|event| event.reservation_id).collect();
+        named.sort_unstable();
+        named.dedup();
+        if named.is_empty() {
+            return Ok(Self(HashMap::new()));
+        }
+        let found = api.store.find_reservations(&named).await?;
+        Ok(Self(found.into_iter().map(|row| (row.id, row.subscription)).collect()))
+    }
+
+    /// Whether this event settles a reservation. One that names none of its own subscription is an
+    /// event like any other, and so is a request that was denied.
+    fn by(&self, event: &LedgerRow) -> bool {
+        let owner = event.reservation.and_then(|id| self.0.get(&id));
+        event.outcome != OutcomeKind::Denied && owner == Some(&event.subscription)
+    }
+}
+
+/// What settles the reservation that `event` names, with the event's amounts.
+fn settling_row(event: &LedgerRow, known: &Known) -> LedgerRow {
+    let id = event.reservation.map(|id| id.to_string()).unwrap_or_default();
+    LedgerRow {
+        event_time: event.event_time,
+        units: event.units,
+        quantities: event.quantities.clone(),
+        charged: event.charged,
+        reservation: event.reservation,
+        key_id: event.key_id,
+        ..internal_row(event.subscription, known, RowKind::Commit, id, event.recorded_at)
     }
 }
 

@@ -23,6 +23,7 @@ mod reads;
 mod reservations;
 mod serve;
 mod subscriptions;
+mod text;
 mod tokens;
 
 use std::sync::Arc;

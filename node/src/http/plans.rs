@@ -152,7 +152,8 @@ pub async fn show(
 /// Replaces a plan: makes its next version.
 ///
 /// Its subscriptions follow at once, or each with its next billing period when the body says
-/// `"effective":"period_end"`. What was used stays used under quotas that keep their name and meter.
+/// `"effective":"period_end"`; one made after this version has it from its start. What was used stays
+/// used: under the quota of the same name and meter, else under another of that meter.
 #[utoipa::path(
     put, path = "/api/v1/plans/{id}", tag = "plans", security(("bearer" = [])),
     params(("id" = String, Path, description = "the plan's id")),

@@ -3,32 +3,34 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use futures::future::join_all;
-use http::request::Parts;
-use http::{HeaderMap, StatusCode};
-use serde::ser::SerializeSeq;
-use serde::{Deserialize, Serialize, Serializer};
+use http::{HeaderMap, HeaderName, StatusCode};
+use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 use weir_config::limits;
-use weir_core::meter::Check;
+use weir_core::meter::{Check, Reason};
+use weir_core::plan::REQUESTS;
 use weir_core::units::{ReservationId, Units};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::Api;
 use super::auth::Gateway;
 use super::body::Json;
 use super::decision::{Body, CheckAnswer, respond};
 use super::problem::Problem;
+use super::text::{field, push_list, push_string};
 use crate::catalog::principal::Principal;
 use crate::metrics::chain;
 use crate::router::{RouteError, Verdict};
 use crate::shard::Undecided;
 
-const KEY_HEADER: &str = "x-subscription-key";
-const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+static KEY_HEADER: HeaderName = HeaderName::from_static("x-subscription-key");
+static IDEMPOTENCY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+/// Bytes of an answer with two quotas and a rate limit; more make the buffer grow.
+const ANSWER_BYTES: usize = 768;
 
 /// Decides whether one request may pass.
 ///
@@ -44,7 +46,7 @@ const IDEMPOTENCY_HEADER: &str = "idempotency-key";
         ("path" = Option<String>, Query, description = "its path"),
         ("reserve" = Option<bool>, Query, description = "hold by name; the answer has `reservationId`"),
         ("requestId" = Option<String>, Query, description = "same as `Idempotency-Key`"),
-        ("Idempotency-Key" = Option<String>, Header, description = "a repeat within 10 s gets the same decision and charges nothing"),
+        ("Idempotency-Key" = Option<String>, Header, description = "a repeat of the same check within 10 s gets the same decision and charges nothing"),
     ),
     responses((status = 200, body = CheckAnswer), (status = 400, body = super::problem::ProblemBody),
         (status = 503, description = "no owner can decide; apply your fail policy"))
@@ -52,11 +54,14 @@ const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 pub async fn check(
     State(api): State<Arc<Api>>,
     caller: Gateway,
-    parts: Parts,
+    // Taken whole: the extractor of parts would copy every header.
+    request: Request,
 ) -> Result<Response, Problem> {
-    let Asked { key, check } = asked(&parts)?;
+    let Asked { key, check } = asked(&request)?;
     let verdict = decide(&api, &caller.0, &key, check).await?;
-    Ok(respond(&api, &Body::from(&verdict)))
+    let mut json = Vec::with_capacity(ANSWER_BYTES);
+    Body::from(&verdict).push(&mut json);
+    Ok(respond(&api, json))
 }
 
 async fn decide(
@@ -67,7 +72,13 @@ async fn decide(
 ) -> Result<Verdict, Problem> {
     let sees = |known: &crate::catalog::Known| principal.sees(&known.tenant, known.id);
     let verdict = api.router.check(key, check, sees, principal.sees_all()).await;
-    verdict.map_err(|error| undecided(&error))
+    match verdict.map_err(|error| undecided(&error))? {
+        Verdict::Decided(_, decision) if decision.reason == Reason::TooManyReservations => {
+            let detail = "settle some of this subscription's open reservations first";
+            Err(Problem::conflict("too_many_reservations", detail))
+        }
+        verdict => Ok(verdict),
+    }
 }
 
 /// 503 in every case: the caller applies its fail policy.
@@ -101,26 +112,25 @@ struct Asked<'a> {
     check: Check,
 }
 
-fn asked(parts: &Parts) -> Result<Asked<'_>, Problem> {
-    let mut key = header(&parts.headers, KEY_HEADER)?.map(Cow::Borrowed);
-    let mut request_id = header(&parts.headers, IDEMPOTENCY_HEADER)?.map(Cow::Borrowed);
+fn asked(request: &Request) -> Result<Asked<'_>, Problem> {
+    let mut key = header(request.headers(), &KEY_HEADER)?.map(Cow::Borrowed);
+    let mut request_id = header(request.headers(), &IDEMPOTENCY_HEADER)?.map(Cow::Borrowed);
     let mut check = Check::default();
-    let query = parts.uri.query().unwrap_or_default();
+    let query = request.uri().query().unwrap_or_default();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "subscriptionKey" if key.is_none() => key = Some(value),
             // The header is preferred.
             "subscriptionKey" => {}
-            "cost" => check.cost = Some(units(&name, &value)?),
+            "cost" if check.cost.is_none() => check.cost = Some(units(&name, &value)?),
+            "cost" => return Err(parameter("cost", "is given twice")),
             "method" => check.method = Some(text(&name, &value, limits::METHOD_BYTES_MAX)?),
             "path" => check.path = Some(text(&name, &value, limits::PATH_BYTES_MAX)?),
             "reserve" => check.reserve = reserve(&value)?,
             "requestId" => request_id = request_id.or(Some(value)),
             other => match other.strip_prefix("cost.") {
-                Some(meter) if !meter.is_empty() && check.others.len() < limits::QUANTITIES_MAX => {
-                    check.others.push((meter.into(), units(&name, &value)?));
-                }
-                _ => return Err(parameter(other, "is not a parameter of a check")),
+                Some(meter) => push_cost(&mut check, meter, units(&name, &value)?)?,
+                None => return Err(parameter(other, "is not a parameter of a check")),
             },
         }
     }
@@ -129,11 +139,11 @@ fn asked(parts: &Parts) -> Result<Asked<'_>, Problem> {
         let detail = "send the key as X-Subscription-Key, 1 to 512 bytes";
         Problem::bad_request("missing_key", detail)
     })?;
-    check.request_id = request_id.map(|id| hash_request_id(&id)).transpose()?;
+    check.request_id = request_id.map(|id| fingerprint(&id, &check)).transpose()?;
     Ok(Asked { key, check })
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
     let Some(value) = headers.get(name) else { return Ok(None) };
     let text = value.to_str().map_err(|_| {
         Problem::bad_request("invalid_header", format!("`{name}` must be visible ASCII"))
@@ -141,12 +151,45 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Pro
     Ok(Some(text))
 }
 
-fn hash_request_id(id: &str) -> Result<u128, Problem> {
+/// Adds a cost on a meter other than `requests`.
+fn push_cost(check: &mut Check, meter: &str, cost: Units) -> Result<(), Problem> {
+    let refuse = |expected| Err(parameter(&format!("cost.{meter}"), expected));
+    if meter.is_empty() || check.others.len() >= limits::QUANTITIES_MAX {
+        return refuse("names no meter, or one too many");
+    }
+    if meter == REQUESTS {
+        return refuse("is spelled `cost`");
+    }
+    if check.others.iter().any(|(other, _)| **other == *meter) {
+        return refuse("is given twice");
+    }
+    check.others.push((meter.into(), cost));
+    Ok(())
+}
+
+/// A repeat is the same id *and* the same question: an id used again with another cost is another
+/// request, or whoever chooses ids could ask for one unit and be told yes for a thousand.
+fn fingerprint(id: &str, check: &Check) -> Result<u128, Problem> {
     if id.is_empty() || id.len() > limits::IDEMPOTENCY_KEY_BYTES_MAX {
         let detail = format!("1 to {} bytes", limits::IDEMPOTENCY_KEY_BYTES_MAX);
         return Err(Problem::bad_request("invalid_request_id", detail));
     }
-    Ok(xxh3_128(id.as_bytes()))
+    let mut hash = Xxh3::new();
+    let mut put = |part: Option<&[u8]>| {
+        // Lengths keep neighbouring parts apart; a part that is missing differs from an empty one.
+        hash.update(&part.map_or(u64::MAX, |bytes| bytes.len() as u64).to_le_bytes());
+        hash.update(part.unwrap_or_default());
+    };
+    put(Some(id.as_bytes()));
+    put(check.cost.map(|cost| cost.get().to_le_bytes()).as_ref().map(|bytes| &bytes[..]));
+    for (meter, cost) in &check.others {
+        put(Some(meter.as_bytes()));
+        put(Some(&cost.get().to_le_bytes()));
+    }
+    put(check.method.as_deref().map(str::as_bytes));
+    put(check.path.as_deref().map(str::as_bytes));
+    put(check.reserve.is_some().then_some(b"reserve"));
+    Ok(hash.digest128())
 }
 
 fn units(name: &str, value: &str) -> Result<Units, Problem> {
@@ -210,7 +253,7 @@ pub struct CheckItem {
 /// Answers in order. An item that is not a check, or that could not be decided, has `error` instead
 /// of a decision and does not touch its neighbours.
 #[derive(ToSchema)]
-#[allow(dead_code, reason = "describes the JSON that `Results` writes")]
+#[allow(dead_code, reason = "describes the JSON that `answers` writes")]
 pub struct CheckAnswers {
     results: Vec<CheckAnswer>,
 }
@@ -235,8 +278,26 @@ pub async fn check_batch(
         let (key, check) = CheckItem::read(item)?.into_check()?;
         decide(api_ref, caller, &key, check).await
     });
-    let results = join_all(deciding).await;
-    Ok(respond(&api, &Results { results: &results }))
+    Ok(respond(&api, answers(&join_all(deciding).await)))
+}
+
+fn answers(results: &[Result<Verdict, Problem>]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(ANSWER_BYTES * results.len().max(1));
+    let json = &mut text;
+    field!(json, "{", "results", push_list, results.iter(), push_answer);
+    json.push(b'}');
+    text
+}
+
+fn push_answer(json: &mut Vec<u8>, result: &Result<Verdict, Problem>) {
+    match result {
+        Ok(verdict) => Body::from(verdict).push(json),
+        Err(problem) => {
+            field!(json, r#"{"error":{"#, "code", push_string, problem.code());
+            field!(json, ",", "detail", push_string, problem.detail());
+            json.extend_from_slice(b"}}");
+        }
+    }
 }
 
 impl CheckItem {
@@ -246,7 +307,7 @@ impl CheckItem {
             let others = fields.keys().filter(|name| name.starts_with("cost.")).cloned();
             for name in others.collect::<Vec<_>>() {
                 if let Some(cost) = fields.remove(&name) {
-                    costs.push((name.trim_start_matches("cost.").to_owned(), cost));
+                    costs.push((name.strip_prefix("cost.").unwrap_or_default().to_owned(), cost));
                 }
             }
         }
@@ -260,12 +321,9 @@ impl CheckItem {
         let out_of_range = || parameter("cost", "must be from 0 to 9007199254740991");
         let cost = self.cost.map(|cost| Units::new(cost).ok_or_else(out_of_range)).transpose()?;
         let mut check = Check { cost, ..Check::default() };
-        if self.costs.len() > limits::QUANTITIES_MAX {
-            return Err(parameter("cost", "names too many meters"));
-        }
         for (meter, cost) in self.costs {
             let cost = cost.as_u64().and_then(Units::new).ok_or_else(out_of_range)?;
-            check.others.push((meter.into(), cost));
+            push_cost(&mut check, &meter, cost)?;
         }
         if self.subscription_key.is_empty() || self.subscription_key.len() > limits::KEY_BYTES_MAX {
             return Err(parameter("subscriptionKey", "must have 1 to 512 bytes"));
@@ -277,48 +335,7 @@ impl CheckItem {
             check.path = Some(text("path", &path, limits::PATH_BYTES_MAX)?);
         }
         check.reserve = self.reserve.then(|| ReservationId::from_uuid(Uuid::now_v7()));
-        check.request_id = self.request_id.map(|id| hash_request_id(&id)).transpose()?;
+        check.request_id = self.request_id.map(|id| fingerprint(&id, &check)).transpose()?;
         Ok((self.subscription_key, check))
-    }
-}
-
-struct Results<'a> {
-    results: &'a [Result<Verdict, Problem>],
-}
-
-impl Serialize for Results<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Outer<'a> {
-            results: List<'a>,
-        }
-        Outer { results: List(self.results) }.serialize(serializer)
-    }
-}
-
-struct List<'a>(&'a [Result<Verdict, Problem>]);
-
-impl Serialize for List<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Failed<'a> {
-            error: Reason<'a>,
-        }
-        #[derive(Serialize)]
-        struct Reason<'a> {
-            code: &'a str,
-            detail: &'a str,
-        }
-        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
-        for result in self.0 {
-            match result {
-                Ok(verdict) => list.serialize_element(&Body::from(verdict))?,
-                Err(problem) => {
-                    let error = Reason { code: problem.code(), detail: problem.detail() };
-                    list.serialize_element(&Failed { error })?;
-                }
-            }
-        }
-        list.end()
     }
 }

@@ -1,8 +1,10 @@
 //! Settling named holds: commit charges what was really used, release gives the hold back.
 //!
-//! A commit is a ledger row whose identity is the reservation, so that it counts once however often
-//! it is sent, through whichever node, across crashes. A commit after the hold returned still charges
-//! (the usage happened) and says that it was late.
+//! Either is a ledger row whose identity is the reservation, and so is what a usage event with a
+//! `reservation_id` adds (`events.rs`): of all that are sent, however often, through whichever node,
+//! across crashes, the first one recorded is how the reservation ended. There is no other state of it
+//! that could disagree. A commit after the hold returned still charges (the usage happened) and says
+//! that it was late.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,15 +14,14 @@ use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_config::limits;
-use weir_core::units::{ReservationId, Units};
-use weir_store::rows::{LedgerRow, ReservationRow, RowKind};
+use weir_core::units::{Micros, ReservationId, Units};
+use weir_store::rows::{LedgerRow, OutcomeKind, ReservationRow, RowKind};
 
 use super::Api;
 use super::auth::Gateway;
 use super::body::{Raw, parse};
 use super::events::{internal_row, record_problem};
 use super::problem::Problem;
-use super::quota::undecided_problem;
 use crate::catalog::Known;
 use crate::recorder::{Recorded, quantities_json};
 
@@ -68,36 +69,17 @@ pub async fn commit(
     Raw(bytes): Raw,
 ) -> Result<JsonAnswer<Settled>, Problem> {
     let body: CommitBody = if bytes.is_empty() { CommitBody::default() } else { parse(&bytes)? };
-    let (row, known) = find(&api, &caller, &id).await?;
-    if let Some(before) = committed_before(&api, &row).await? {
-        return Ok(JsonAnswer(before));
+    let (reservation, known) = find(&api, &caller, &id).await?;
+    let (units, quantities) = amounts(body, &reservation)?;
+    let mut row = settling_row(&reservation, &known, api.clock.now());
+    row.units = i64::try_from(units).unwrap_or(i64::MAX);
+    row.quantities = quantities_json(quantities.iter().map(|(meter, &n)| (&**meter, n)));
+    let end = settle(&api, &reservation, row).await?;
+    if end.is_release() {
+        Err(Problem::conflict("reservation_released", "the reservation was released"))
+    } else {
+        Ok(JsonAnswer(end.shown()))
     }
-    if row.released_at.is_some() {
-        return Err(Problem::conflict("reservation_released", "the reservation was released"));
-    }
-    let (units, quantities) = amounts(body, &row)?;
-    let now = api.clock.now();
-    let mut ledger =
-        internal_row(row.subscription, &known, RowKind::Commit, row.id.to_string(), now);
-    // The hold belongs to the period it was made in, and is settled there.
-    ledger.event_time = row.created_at;
-    ledger.units = i64::try_from(units).unwrap_or(i64::MAX);
-    ledger.quantities = quantities_json(quantities.iter().map(|(meter, &n)| (&**meter, n)));
-    ledger.reservation = Some(row.id);
-    let outcomes = api.recorder.record(vec![ledger]).await.map_err(record_problem)?;
-    if outcomes.first() == Some(&Recorded::Duplicate)
-        && let Some(before) = committed_before(&api, &row).await?
-    {
-        return Ok(JsonAnswer(before));
-    }
-    Ok(JsonAnswer(Settled {
-        reservation_id: row.id.to_string(),
-        status: "committed",
-        units,
-        quantities,
-        late: now >= row.expires_at,
-        duplicate: false,
-    }))
 }
 
 /// Gives a reservation's hold back.
@@ -112,22 +94,69 @@ pub async fn release(
     caller: Gateway,
     Path(id): Path<String>,
 ) -> Result<JsonAnswer<Settled>, Problem> {
-    let (row, _) = find(&api, &caller, &id).await?;
-    if committed_before(&api, &row).await?.is_some() {
-        return Err(Problem::conflict("reservation_committed", "the reservation was committed"));
+    let (reservation, known) = find(&api, &caller, &id).await?;
+    let mut row = settling_row(&reservation, &known, api.clock.now());
+    // Closes the hold like a commit and charges nothing.
+    row.outcome = OutcomeKind::Denied;
+    row.charged = false;
+    let end = settle(&api, &reservation, row).await?;
+    if end.is_release() {
+        Ok(JsonAnswer(end.shown()))
+    } else {
+        Err(Problem::conflict("reservation_committed", "the reservation was committed"))
     }
-    let duplicate = row.released_at.is_some();
-    if !duplicate {
-        api.router.release(row.subscription, row.id).await.map_err(undecided_problem)?;
+}
+
+/// The row that settles a reservation: its id is the reservation's, so of all that are sent, from
+/// anywhere and at any time, one counts.
+fn settling_row(reservation: &ReservationRow, known: &Known, now: Micros) -> LedgerRow {
+    let id = reservation.id.to_string();
+    let row = internal_row(reservation.subscription, known, RowKind::Commit, id, now);
+    // The hold belongs to the period it was made in, and is settled there.
+    LedgerRow { event_time: reservation.created_at, reservation: Some(reservation.id), ..row }
+}
+
+/// How a reservation ended: the row that settled it, this one or an earlier one.
+struct End {
+    row: LedgerRow,
+    late: bool,
+    duplicate: bool,
+}
+
+impl End {
+    fn is_release(&self) -> bool {
+        self.row.outcome == OutcomeKind::Denied
     }
-    Ok(JsonAnswer(Settled {
-        reservation_id: row.id.to_string(),
-        status: "released",
-        units: 0,
-        quantities: BTreeMap::new(),
-        late: api.clock.now() >= row.expires_at,
+
+    fn shown(self) -> Settled {
+        // An event may have settled it that the plan does not bill.
+        let amounts = self.row.quantities.as_deref().filter(|_| self.row.charged);
+        let units = if self.row.charged { self.row.units } else { 0 };
+        Settled {
+            reservation_id: self.row.event_id.clone(),
+            status: if self.is_release() { "released" } else { "committed" },
+            units: u64::try_from(units).unwrap_or_default(),
+            quantities: amounts.map(parse_amounts).unwrap_or_default(),
+            late: self.late,
+            duplicate: self.duplicate,
+        }
+    }
+}
+
+/// Records `row` unless the reservation is settled already; says by which row it is.
+async fn settle(api: &Api, reservation: &ReservationRow, row: LedgerRow) -> Result<End, Problem> {
+    let end = |row: LedgerRow, duplicate| End {
+        late: row.recorded_at >= reservation.expires_at,
+        row,
         duplicate,
-    }))
+    };
+    let outcomes = api.recorder.record(vec![row.clone()]).await.map_err(record_problem)?;
+    if outcomes.first() != Some(&Recorded::Duplicate) {
+        return Ok(end(row, false));
+    }
+    let found = api.store.find_record(row.subscription, row.kind, &row.event_id).await?;
+    // An identity without a row is about to be forgotten, and the reservation with it.
+    found.map(|before| end(before, true)).ok_or_else(|| Problem::not_found("reservation"))
 }
 
 async fn find(
@@ -138,26 +167,14 @@ async fn find(
     let missing = || Problem::not_found("reservation");
     let id: ReservationId = id.parse().map_err(|_| missing())?;
     let row = api.store.find_reservation(id).await?.ok_or_else(missing)?;
+    // What settled it is remembered as long as any event is; later nobody could tell a repeat.
+    let remembered = row.created_at.plus(api.limits.accept_window).max(row.expires_at);
+    if api.clock.now() > remembered {
+        return Err(missing());
+    }
     let known = api.router.catalog().find_subscription(row.subscription).await?;
     let known = known.ok_or_else(missing)?;
     if caller.sees(&known.tenant, known.id) { Ok((row, known)) } else { Err(missing()) }
-}
-
-async fn committed_before(api: &Api, row: &ReservationRow) -> Result<Option<Settled>, Problem> {
-    let id = row.id.to_string();
-    let found = api.store.find_record(row.subscription, RowKind::Commit, &id).await?;
-    Ok(found.map(|ledger| Settled {
-        reservation_id: id,
-        status: "committed",
-        units: u64::try_from(ledger.units).unwrap_or_default(),
-        quantities: stored_amounts(&ledger),
-        late: ledger.recorded_at >= row.expires_at,
-        duplicate: true,
-    }))
-}
-
-fn stored_amounts(ledger: &LedgerRow) -> BTreeMap<String, u64> {
-    ledger.quantities.as_deref().map(parse_amounts).unwrap_or_default()
 }
 
 fn parse_amounts(json: &str) -> BTreeMap<String, u64> {

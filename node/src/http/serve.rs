@@ -68,7 +68,10 @@ pub async fn serve(
         };
         match accepted {
             Ok((socket, _)) => {
-                let connection = serve_connection(socket, router.clone(), limits, stop.clone());
+                // A token of its own: every turn of a connection looks at it under its lock, which
+                // connections on other threads need not share.
+                let stop = stop.child_token();
+                let connection = serve_connection(socket, router.clone(), limits, stop);
                 connections.spawn(async move {
                     connection.await;
                     drop(slot);

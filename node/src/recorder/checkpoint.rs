@@ -8,7 +8,7 @@
 //! nothing, so additions in it are made once (INV-2). What if it is killed here: the next boot starts
 //! from the last committed batch and the ledger rows after it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -79,6 +79,9 @@ pub struct Checkpointer {
     soon: Queue,
     wake: Notify,
     draining: AtomicBool,
+    /// Whose state is in a batch that is not committed yet.
+    under_way: Mutex<HashSet<SubscriptionId>>,
+    settled: Notify,
 }
 
 impl std::fmt::Debug for Checkpointer {
@@ -115,6 +118,8 @@ impl Checkpointer {
             soon: Queue::default(),
             wake: Notify::new(),
             draining: AtomicBool::new(false),
+            under_way: Mutex::default(),
+            settled: Notify::new(),
         })
     }
 
@@ -133,6 +138,26 @@ impl Checkpointer {
     pub fn now(&self, dirty: Arc<dyn Dirty>) {
         locked(&self.now).push(dirty);
         self.wake.notify_one();
+    }
+
+    /// Waits until no batch with this subscription's state is under way. Whoever loads a subscription
+    /// whose actor died asks first: reading before the dead actor's last batch commits would start
+    /// from the state before it, and make its additions to past periods a second time.
+    pub async fn settled(&self, subscription: SubscriptionId) {
+        loop {
+            let changed = self.settled.notified();
+            tokio::pin!(changed);
+            // Listening before looking, so that an end between the two is not missed.
+            changed.as_mut().enable();
+            if !self.locked_under_way().contains(&subscription) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn locked_under_way(&self) -> std::sync::MutexGuard<'_, HashSet<SubscriptionId>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes what is queued and ends.
@@ -180,18 +205,20 @@ impl Writer {
         }
     }
 
-    /// Those that someone waits for.
+    /// Those that someone waits for, one chunk: more of them may come during each commit, and the
+    /// round must have its turn too.
     async fn write_waiting(&mut self) {
-        loop {
-            let batch = {
-                let mut queue = locked(&self.door.now);
-                let count = queue.len().min(self.parts.chunk_rows_max);
-                queue.drain(..count).collect::<Vec<_>>()
-            };
-            if batch.is_empty() || self.parts.lost.is_cancelled() {
-                return;
-            }
-            self.write(batch, Vec::new()).await;
+        let batch = {
+            let mut queue = locked(&self.door.now);
+            let count = queue.len().min(self.parts.chunk_rows_max);
+            queue.drain(..count).collect::<Vec<_>>()
+        };
+        if batch.is_empty() || self.parts.lost.is_cancelled() {
+            return;
+        }
+        self.write(batch, Vec::new()).await;
+        if !locked(&self.door.now).is_empty() {
+            self.door.wake.notify_one();
         }
     }
 
@@ -215,6 +242,24 @@ impl Writer {
     }
 
     async fn write(&mut self, dirty: Vec<Arc<dyn Dirty>>, counted: Vec<(ShardId, Seq)>) {
+        // Before any of them is asked, until the batch is committed.
+        let asked = dirty.iter().map(|subscription| subscription.subscription());
+        self.door.locked_under_way().extend(asked);
+        let taken = self.write_taken(dirty, counted).await;
+        self.door.locked_under_way().clear();
+        self.door.settled.notify_waiters();
+        for dirty in taken {
+            self.parts.ownership.close_hole(dirty.subscription(), dirty.born());
+            dirty.confirm();
+        }
+    }
+
+    /// Returns whose state is committed.
+    async fn write_taken(
+        &mut self,
+        dirty: Vec<Arc<dyn Dirty>>,
+        counted: Vec<(ShardId, Seq)>,
+    ) -> Vec<Arc<dyn Dirty>> {
         let (mut batch, taken) = self.gather(dirty).await;
         // Holes that opened while the round was under way hold their shard's bound.
         let still: HashMap<ShardId, Seq> = self.parts.ownership.countable().into_iter().collect();
@@ -223,21 +268,18 @@ impl Writer {
             .filter_map(|(shard, seq)| Some((shard, seq.min(*still.get(&shard)?))))
             .collect();
         if batch.subscriptions.is_empty() && batch.counted.is_empty() {
-            return;
+            return Vec::new();
         }
         self.number += 1;
         batch.lane = LANE;
         batch.number = self.number;
         if !self.write_until_taken(&mut batch).await {
-            return;
+            return Vec::new();
         }
         for &(shard, seq) in &batch.counted {
             self.parts.ownership.advance_counted(shard, seq);
         }
-        for dirty in taken {
-            self.parts.ownership.close_hole(dirty.subscription(), dirty.born());
-            dirty.confirm();
-        }
+        taken
     }
 
     /// Asks all of them at once; those that died become holes.
@@ -275,7 +317,8 @@ impl Writer {
     }
 
     fn died(&self, subscription: &dyn Dirty) {
-        self.parts.ownership.open_hole(subscription.subscription(), subscription.shard());
+        let ownership = &self.parts.ownership;
+        ownership.open_hole(subscription.subscription(), subscription.shard(), subscription.born());
     }
 
     /// False when the batch can never be written.
@@ -304,13 +347,15 @@ impl Writer {
                     self.parts.health.set_up(false);
                     tracing::debug!(error = %chain(&error), "checkpoint to be repeated");
                 }
-                Err(Error::Fenced { .. })
-                    if fence != self.parts.ownership.fence(fence.shards.iter().map(|s| s.0)) => {}
                 Err(Error::Fenced { shards, .. }) => {
-                    self.parts.metrics.fenced(shards.len());
-                    tracing::error!(shards = shards.len(), "this node lost its shards");
-                    self.parts.lost.cancel();
-                    return false;
+                    let asked = self.parts.ownership.still_ours(&*self.parts.store, &fence).await;
+                    // When the store cannot say, the write is repeated and asks again.
+                    if let Ok(false) = asked {
+                        self.parts.metrics.fenced(shards.len());
+                        tracing::error!(shards = shards.len(), "this node lost its shards");
+                        self.parts.lost.cancel();
+                        return false;
+                    }
                 }
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "a checkpoint failed for good");

@@ -21,7 +21,9 @@ pub fn entry_of(row: &LedgerRow) -> Entry {
         units: row.units,
         others: row.quantities.as_deref().map(quantities_of).unwrap_or_default(),
         charged: row.charged,
-        reservation: row.reservation,
+        // An event that is charged itself settles no reservation: the one that it names is nobody's,
+        // or another subscription's.
+        reservation: row.reservation.filter(|_| row.kind != RowKind::Usage || !row.charged),
     }
 }
 

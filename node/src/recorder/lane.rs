@@ -53,6 +53,8 @@ pub struct RecorderLimits {
     pub append_rows_max: usize,
     /// Rows that may wait before one lane.
     pub queue_rows_max: usize,
+    /// Length of this node's lease in milliseconds.
+    pub lease_ms: u32,
 }
 
 type Answer = Result<Vec<Recorded>, RecordError>;
@@ -82,6 +84,7 @@ struct Shared {
     ownership: Arc<Ownership>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    lease_ms: u32,
     /// Cancelled when this node finds that it no longer owns its shards.
     lost: CancellationToken,
 }
@@ -97,7 +100,8 @@ impl Recorder {
         limits: RecorderLimits,
         lost: CancellationToken,
     ) -> Self {
-        let shared = Shared { store, ownership, health, metrics, lost };
+        let lease_ms = limits.lease_ms;
+        let shared = Shared { store, ownership, health, metrics, lease_ms, lost };
         let lanes = (0..limits.lanes)
             .map(|index| {
                 // Submissions are counted in rows below; the channel only has to hold as many.
@@ -217,6 +221,12 @@ impl Lane {
                 group.push(next);
             }
             self.queued_rows.fetch_sub(rows, Ordering::AcqRel);
+            if self.shared.lost.is_cancelled() {
+                let refused = group.into_iter().map(|submission| submission.reply);
+                // A caller that gave up does not need the answer.
+                refused.for_each(|reply| drop(reply.send(Err(RecordError::Fenced))));
+                continue;
+            }
             self.commit(group).await;
         }
     }
@@ -224,18 +234,8 @@ impl Lane {
     async fn commit(&mut self, submissions: Vec<Submission>) {
         let (mut batch, plan) = self.arrange(submissions);
         let stopwatch = Clock::stopwatch();
-        let committed_before = batch.iter().map(|row| row.shard);
-        let mut fence = self.shared.ownership.fence(committed_before);
-        let mut outcome = self.shared.store.append(&fence, &batch).await;
-        if matches!(outcome, Err(Error::Fenced { .. })) {
-            // Our own claim elsewhere (a checkpoint that settled) may have raised the epoch.
-            let current = self.shared.ownership.fence(batch.iter().map(|row| row.shard));
-            if current != fence {
-                fence = current;
-                outcome = self.shared.store.append(&fence, &batch).await;
-            }
-        }
-        match outcome {
+        let fence = self.shared.ownership.fence(batch.iter().map(|row| row.shard));
+        match self.shared.store.append(&fence, &batch).await {
             Ok(appended) => {
                 self.shared.health.set_up(true);
                 self.shared.metrics.appended(batch.len(), stopwatch.elapsed());
@@ -316,7 +316,13 @@ impl Lane {
         before: &[(ShardId, Seq)],
     ) -> Result<(), Error> {
         let store = self.shared.store.clone();
-        let claimed = store.claim(self.shared.ownership.incarnation(), shards).await?;
+        let incarnation = self.shared.ownership.incarnation();
+        // An outage longer than the lease ends with a lease that has run out, which a claim would
+        // take for this node's death.
+        if !store.renew(incarnation, self.shared.lease_ms).await? {
+            return Err(Error::Fenced { operation: "settle an append", shards: shards.to_vec() });
+        }
+        let claimed = store.claim(incarnation, shards).await?;
         if claimed.len() < shards.len() {
             return Err(Error::Fenced { operation: "settle an append", shards: shards.to_vec() });
         }
@@ -403,6 +409,7 @@ async fn apply_groups(shared: Shared, apply: SharedApply, mut groups: mpsc::Rece
             let seq = last.entry(row.shard).or_default();
             *seq = (*seq).max(row.seq);
         }
+        let born = shared.ownership.births();
         let applying = by_subscription.into_iter().map(|(subscription, (shard, entries))| {
             let apply = apply.clone();
             async move { (subscription, shard, apply.apply(subscription, shard, entries).await) }
@@ -410,7 +417,7 @@ async fn apply_groups(shared: Shared, apply: SharedApply, mut groups: mpsc::Rece
         for (subscription, shard, outcome) in join_all(applying).await {
             if outcome.is_err() {
                 // Before the cursor moves, or a checkpoint could pass over these rows.
-                shared.ownership.open_hole(subscription, shard);
+                shared.ownership.open_hole(subscription, shard, born);
             }
         }
         for (shard, seq) in last {

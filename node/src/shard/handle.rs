@@ -23,22 +23,20 @@ pub struct SubscriptionHandle {
     shard: ShardId,
     born: u64,
     actor: ActorRef<Message>,
-    permits: Arc<Permits>,
+    /// Permits that are out, and [`CLOSED`].
+    permits: AtomicU32,
     ended: AtomicBool,
     last_used: AtomicI64,
     plans: std::sync::Mutex<(PlanId, Option<PlanId>)>,
 }
 
-#[derive(Debug, Default)]
-struct Permits(AtomicU32);
-
 /// Admission of one request.
 #[derive(Debug)]
-pub(super) struct Permit(Arc<Permits>);
+pub(super) struct Permit(Arc<SubscriptionHandle>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.permits.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -65,7 +63,7 @@ impl SubscriptionHandle {
             shard,
             born,
             actor,
-            permits: Arc::default(),
+            permits: AtomicU32::new(0),
             ended: AtomicBool::new(false),
             last_used: AtomicI64::new(now.get()),
             plans: std::sync::Mutex::new(plans),
@@ -78,9 +76,9 @@ impl SubscriptionHandle {
     }
 
     /// A permit, if the mailbox has room.
-    pub(super) fn admit(&self, limit: u32) -> Result<Permit, NotAdmitted> {
-        let before = self.permits.0.fetch_add(1, Ordering::AcqRel);
-        let permit = Permit(self.permits.clone());
+    pub(super) fn admit(self: &Arc<Self>, limit: u32) -> Result<Permit, NotAdmitted> {
+        let before = self.permits.fetch_add(1, Ordering::AcqRel);
+        let permit = Permit(self.clone());
         if before & CLOSED != 0 {
             Err(NotAdmitted::Gone)
         } else if before >= limit {
@@ -97,8 +95,7 @@ impl SubscriptionHandle {
 
     /// Closes the door if nobody is inside. After this every request asks for a new actor.
     pub(super) fn close(&self) -> bool {
-        let closed =
-            self.permits.0.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire);
+        let closed = self.permits.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire);
         if closed.is_ok() {
             self.ended.store(true, Ordering::Release);
         }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use weir_core::meter::{Command, Entry, Meter};
@@ -22,6 +23,8 @@ use crate::recorder::entry_of;
 const QUEUE_MAX: usize = 16_384;
 /// Ids in one query: amortises the round trip, keeps one answer small.
 const BATCH_MAX: usize = 256;
+/// How long a load waits for a dead actor's last batch: as long as a healthy commit may take.
+const SETTLE_WAIT: Duration = Duration::from_secs(2);
 /// Queries at once: one being answered, one being asked.
 const WORKERS: usize = 2;
 
@@ -85,6 +88,10 @@ impl Loader {
         shard: ShardId,
     ) -> Result<Start, LoadError> {
         if !deps.health.is_up() {
+            return Err(LoadError::StoreAway);
+        }
+        let settled = deps.checkpointer.settled(subscription);
+        if tokio::time::timeout(SETTLE_WAIT, settled).await.is_err() {
             return Err(LoadError::StoreAway);
         }
         let (reply, answer) = oneshot::channel();

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 use weir_core::meter::{Check, Decision, Entry};
-use weir_core::units::{Micros, ReservationId};
+use weir_core::units::Micros;
 
 use super::handle::Permit;
 use crate::catalog::definition::Definition;
@@ -47,8 +47,6 @@ pub(super) enum Message {
     Check(Check, CheckReply, Permit),
     /// Rows are durable.
     Record(Vec<Entry>, oneshot::Sender<()>, Permit),
-    /// Give a reservation back; answers whether it was open, once that is durable.
-    Release(ReservationId, oneshot::Sender<Result<bool, Undecided>>, Permit),
     /// Where does everything stand?
     Usage(oneshot::Sender<UsageView>, Permit),
     /// The subscription or its plan changed.

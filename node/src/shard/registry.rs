@@ -9,7 +9,7 @@ use ractor::{Actor, ActorRef};
 use tokio::sync::oneshot;
 use weir_core::meter::{Check, Decision, Entry};
 use weir_core::terms::Terms;
-use weir_core::units::{PlanId, ReservationId, ShardId, SubscriptionId};
+use weir_core::units::{PlanId, ShardId, SubscriptionId};
 use weir_store::Store;
 
 use super::Deps;
@@ -124,17 +124,6 @@ impl Shards {
         let (reply, answer) = oneshot::channel();
         handle.send(Message::Check(check, reply, permit));
         answer.await.unwrap_or(Err(Undecided::Failed))
-    }
-
-    /// Gives a reservation back. Answers whether it was open.
-    pub async fn release(
-        &self,
-        id: SubscriptionId,
-        shard: ShardId,
-        reservation: ReservationId,
-    ) -> Result<bool, Undecided> {
-        self.request(id, shard, |reply, permit| Message::Release(reservation, reply, permit))
-            .await?
     }
 
     /// Where everything stands.

@@ -15,7 +15,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::oneshot;
 use weir_core::meter::{Answer, Check, Command, Decision, Meter, Wants};
 use weir_core::plan::FailPolicy;
 use weir_core::units::{Micros, ReservationId, ShardId, Span, SubscriptionId};
@@ -54,14 +53,10 @@ struct Waiter {
     until: Micros,
 }
 
-/// A reply that waits for a commit.
-enum Parked {
-    Reserved { decision: Box<Decision>, reply: CheckReply },
-    Released { open: bool, reply: oneshot::Sender<Result<bool, Undecided>> },
-}
-
-struct ParkedUntil {
-    parked: Parked,
+/// A named hold that waits for its commit.
+struct Parked {
+    decision: Box<Decision>,
+    reply: CheckReply,
     /// Checkpoint version that makes it durable.
     version: i64,
     until: Micros,
@@ -97,7 +92,7 @@ pub(super) struct Resident {
     version: i64,
     queued: Queued,
     waiters: VecDeque<Waiter>,
-    parked: Vec<ParkedUntil>,
+    parked: Vec<Parked>,
     reservations: Vec<ReservationRow>,
     resting: Resting,
     alarm_set: bool,
@@ -139,7 +134,8 @@ impl Actor for SubscriptionActor {
             alarm_set: false,
             switched: false,
         };
-        if start.unclean {
+        // A hole is only closed by a checkpoint, even where there is nothing new to write.
+        if start.unclean || resident.deps.ownership.is_hole(args.subscription) {
             resident.persist(Wants::Checkpoint);
         }
         Ok(resident)
@@ -165,10 +161,6 @@ impl Actor for SubscriptionActor {
                 drop(permit);
                 // Whoever waited may have gone; the rows are counted all the same.
                 let _ = reply.send(());
-            }
-            Message::Release(id, reply, permit) => {
-                state.release(now, id, reply, permit);
-                state.set_alarm(&myself);
             }
             Message::Usage(reply, permit) => {
                 let view = state.usage(now);
@@ -209,17 +201,29 @@ impl Resident {
             let _ = reply.send(Err(Undecided::NotFound));
             return;
         }
+        // A named hold must be durable before it is told; asking a store that is away would only
+        // pile up holds that nobody will learn of.
+        if check.reserve.is_some() && !self.deps.health.is_prompt(now) {
+            drop(permit);
+            let _ = reply.send(Err(Undecided::StoreAway));
+            return;
+        }
         let outcome = self.meter.apply(now, Command::Check(&check));
         match outcome.answer {
-            Answer::Decided(decision) => {
-                let reserved = check.reserve.is_some() && decision.reservation == check.reserve;
-                if reserved {
-                    self.reserve(now, decision, reply, permit);
-                } else {
+            Answer::Decided(decision) => match decision.reservation {
+                Some(id) if check.reserve == Some(id) => {
+                    self.reserve(now, id, &decision);
+                    self.park(now, self.version + 1, decision, reply, permit);
+                }
+                // A repeat of a check whose hold is not durable yet waits for the same commit.
+                Some(id) if let Some(version) = self.parked_version(id) => {
+                    self.park(now, version, decision, reply, permit);
+                }
+                _ => {
                     drop(permit);
                     let _ = reply.send(Ok(decision));
                 }
-            }
+            },
             _ if self.deps.health.is_prompt(now) => {
                 let until = now.plus(self.commit_wait());
                 self.waiters.push_back(Waiter { check, reply, permit, until });
@@ -229,44 +233,33 @@ impl Resident {
         self.follow(outcome.wants);
     }
 
-    /// A named hold is answered when it is durable, so that its id can always be settled.
-    fn reserve(&mut self, now: Micros, decision: Decision, reply: CheckReply, permit: Permit) {
-        let Some(id) = decision.reservation else { return };
-        let expires_at = now.plus(decision.terms.plan.hold_ttl);
-        self.reservations.push(persist::reservation_row(
-            &self.meter,
-            id,
-            self.definition.id,
-            now,
-            expires_at,
-        ));
-        self.park(now, Parked::Reserved { decision: Box::new(decision), reply }, permit);
+    /// The row by which any node finds the subscription of a named hold.
+    fn reserve(&mut self, now: Micros, id: ReservationId, decision: &Decision) {
+        let expires_at = self
+            .meter
+            .reservation_expires_at(id)
+            .unwrap_or_else(|| now.plus(decision.terms.plan.hold_ttl));
+        let owner = self.definition.id;
+        self.reservations.push(persist::reservation_row(&self.meter, id, owner, now, expires_at));
     }
 
-    fn release(
+    fn parked_version(&self, id: ReservationId) -> Option<i64> {
+        let parked = self.parked.iter().find(|parked| parked.decision.reservation == Some(id));
+        parked.map(|parked| parked.version)
+    }
+
+    /// A named hold is answered when it is durable, so that its id can always be settled.
+    fn park(
         &mut self,
         now: Micros,
-        id: ReservationId,
-        reply: oneshot::Sender<Result<bool, Undecided>>,
+        version: i64,
+        decision: Decision,
+        reply: CheckReply,
         permit: Permit,
     ) {
-        let outcome = self.meter.apply(now, Command::Release(id));
-        let open = matches!(outcome.answer, Answer::Released(true));
-        // One row each: a batch must not name a reservation twice.
-        if let Some(row) = self.reservations.iter_mut().find(|row| row.id == id) {
-            row.released_at = Some(now);
-        } else {
-            let mut row = persist::reservation_row(&self.meter, id, self.definition.id, now, now);
-            row.released_at = Some(now);
-            self.reservations.push(row);
-        }
-        self.park(now, Parked::Released { open, reply }, permit);
-        self.follow(Wants::CheckpointNow);
-    }
-
-    fn park(&mut self, now: Micros, parked: Parked, permit: Permit) {
         let until = now.plus(self.commit_wait());
-        self.parked.push(ParkedUntil { parked, version: self.version + 1, until, _permit: permit });
+        let decision = Box::new(decision);
+        self.parked.push(Parked { decision, reply, version, until, _permit: permit });
     }
 
     fn decide_without_store(
@@ -300,9 +293,7 @@ impl Resident {
     }
 
     fn define(&mut self, now: Micros, definition: Definition) {
-        let newer = (definition.revision, definition.terms.plan.version)
-            >= (self.definition.revision, self.definition.terms.plan.version);
-        if !newer {
+        if !self.is_newer(&definition) {
             return;
         }
         let suspend = self.meter.apply(now, Command::Suspend(definition.suspended));
@@ -324,6 +315,19 @@ impl Resident {
                 let _ = reply.send(Err(Undecided::NotFound));
             }
         }
+    }
+
+    /// Whether a definition says more than what is known. Versions compare only within one plan. When
+    /// the meter has moved to its next terms by itself and the row does not say so yet, a row of the
+    /// same revision was read before that and would undo the move.
+    fn is_newer(&self, definition: &Definition) -> bool {
+        let own = &self.definition;
+        if definition.revision != own.revision {
+            return definition.revision > own.revision;
+        }
+        let moved = !Arc::ptr_eq(self.meter.terms(), &own.terms);
+        let (new, old) = (&definition.terms.plan, &own.terms.plan);
+        !moved && (new.id != old.id || new.version >= old.version)
     }
 
     /// Something happened: it is not the time to rest, and what is to be persisted will be.
@@ -365,22 +369,23 @@ impl Resident {
                 self.decide_without_store(now, check, reply, permit);
             }
         }
-        let (overdue, waiting) =
-            std::mem::take(&mut self.parked).into_iter().partition(|parked| parked.until <= now);
+        while let Some(overdue) = self.parked.iter().find(|parked| parked.until <= now) {
+            let Some(id) = overdue.decision.reservation else { return };
+            self.forget(now, id);
+        }
+    }
+
+    /// As if the hold had never been asked for; its repeats learn the same.
+    fn forget(&mut self, now: Micros, id: ReservationId) {
+        let outcome = self.meter.apply(now, Command::Forget(id));
+        self.follow(outcome.wants);
+        self.reservations.retain(|row| row.id != id);
+        let (forgotten, waiting) = std::mem::take(&mut self.parked)
+            .into_iter()
+            .partition(|parked| parked.decision.reservation == Some(id));
         self.parked = waiting;
-        for ParkedUntil { parked, .. } in overdue {
-            match parked {
-                Parked::Reserved { decision, reply } => {
-                    if let Some(id) = decision.reservation {
-                        let outcome = self.meter.apply(now, Command::Forget(id));
-                        self.follow(outcome.wants);
-                    }
-                    let _ = reply.send(Err(Undecided::StoreAway));
-                }
-                Parked::Released { reply, .. } => {
-                    let _ = reply.send(Err(Undecided::StoreAway));
-                }
-            }
+        for Parked { reply, .. } in forgotten {
+            let _ = reply.send(Err(Undecided::StoreAway));
         }
     }
 
@@ -400,8 +405,8 @@ impl Resident {
     fn retire(&mut self) {
         if self.waiters.is_empty() && self.parked.is_empty() && self.resting == Resting::No {
             self.resting = Resting::Asked;
-            self.queued.now = true;
-            self.deps.checkpointer.now(self.handle.clone());
+            // Nobody waits for it: those that someone waits for go first.
+            self.persist(Wants::Checkpoint);
         }
     }
 
@@ -416,7 +421,10 @@ impl Resident {
         let checkpoint = self.meter.checkpoint(now, clean);
         let switched_to = checkpoint.switched.then(|| self.meter.terms().plan.id);
         if switched_to.is_some() {
-            self.handle.set_plans((self.meter.terms().plan.id, None));
+            let plan = self.meter.terms().plan.id;
+            self.handle.set_plans((plan, None));
+            // The store raises the revision when it moves the row to another plan.
+            self.definition.revision += i64::from(plan != self.definition.terms.plan.id);
             self.definition.terms = self.meter.terms().clone();
             self.definition.next = None;
             self.switched = true;
@@ -442,11 +450,8 @@ impl Resident {
             .into_iter()
             .partition(|parked| parked.version <= self.version);
         self.parked = waiting;
-        for ParkedUntil { parked, .. } in durable {
-            match parked {
-                Parked::Reserved { decision, reply } => drop(reply.send(Ok(*decision))),
-                Parked::Released { open, reply } => drop(reply.send(Ok(open))),
-            }
+        for Parked { decision, reply, .. } in durable {
+            let _ = reply.send(Ok(*decision));
         }
         for Waiter { check, reply, permit, until } in std::mem::take(&mut self.waiters) {
             self.check_again(now, check, reply, permit, until);

@@ -5,11 +5,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use uuid::Uuid;
 use weir_core::units::{Epoch, Micros, PlanId, Seq, ShardId, SubscriptionId};
 
 use crate::failure::Failure;
-use crate::rows::{CheckpointBatch, LedgerRow, PeriodDelta, ReservationRow};
+use crate::rows::{CheckpointBatch, LedgerRow, PeriodDelta};
 use crate::{Appended, Fence};
 
 /// One delta per period: units add up, the rest is the last one's.
@@ -21,17 +20,6 @@ pub(crate) fn periods(deltas: &[PeriodDelta]) -> Vec<PeriodDelta> {
         let sum =
             PeriodDelta { used_delta: before.saturating_add(delta.used_delta), ..delta.clone() };
         merged.insert(key, sum);
-    }
-    merged.into_values().collect()
-}
-
-/// One row per reservation; a release is never undone.
-pub(crate) fn reservations(rows: &[ReservationRow]) -> Vec<ReservationRow> {
-    let mut merged: BTreeMap<Uuid, ReservationRow> = BTreeMap::new();
-    for row in rows {
-        let released = merged.get(&row.id.uuid()).and_then(|earlier| earlier.released_at);
-        let row = ReservationRow { released_at: released.or(row.released_at), ..row.clone() };
-        merged.insert(row.id.uuid(), row);
     }
     merged.into_values().collect()
 }
@@ -109,6 +97,8 @@ fn names(fence: &Fence, shard: ShardId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     fn delta(quota: &str, start: i64, used_delta: i64) -> PeriodDelta {

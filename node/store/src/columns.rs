@@ -60,10 +60,26 @@ macro_rules! audit_columns {
     };
 }
 
+/// `quota_reservations`, named `q`.
+macro_rules! reservation_columns {
+    () => {
+        "q.id, q.subscription_id, q.amounts, q.created_at, q.expires_at"
+    };
+}
+
 /// `api_usage_analytics`, named `u`.
 macro_rules! rollup_columns {
     () => {
         "u.subscription_id, u.minute, u.path, u.method, u.requests, u.units, u.errors, u.denied, \
          u.bytes_in, u.bytes_out, u.detail"
+    };
+}
+
+/// Whether a row of `usage_records`, named by the literal, counts in sums over time: requests, and
+/// the units that a reservation was committed with. 0 and 3 are `RowKind`'s usage and commit; a row
+/// of another kind, or of a release, adds nothing and makes no rollup.
+macro_rules! counts_in_sums {
+    ($name:literal) => {
+        concat!("(", $name, ".kind = 0 OR (", $name, ".kind = 3 AND ", $name, ".charged))")
     };
 }

@@ -148,8 +148,8 @@ pub struct RecordFilter {
 pub struct UsageWindow {
     /// Rollups of whole minutes inside the range.
     pub rollups: Vec<RollupRow>,
-    /// Ledger rows of kind usage that are not in those rollups: not yet rolled, or in a minute that
-    /// the range cuts.
+    /// Ledger rows of kind usage, and commits that charged, that are not in those rollups: not yet
+    /// rolled, or in a minute that the range cuts.
     pub rows: Vec<LedgerRow>,
 }
 
@@ -251,6 +251,9 @@ pub trait Store: Send + Sync + 'static {
     /// A named reservation.
     async fn find_reservation(&self, id: ReservationId) -> Result<Option<ReservationRow>>;
 
+    /// Those of these reservations that exist, in no order.
+    async fn find_reservations(&self, ids: &[ReservationId]) -> Result<Vec<ReservationRow>>;
+
     // ---- catalogue: each change writes its audit row in the same transaction ----
 
     /// A new plan (version 1).
@@ -329,10 +332,12 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- reads ----
 
-    /// The audit trail of requests (rows of kind usage and commit).
+    /// The audit trail of requests: rows of kind usage, and of kind commit unless the reservation was
+    /// released.
     async fn records(&self, filter: &RecordFilter) -> Result<Page<LedgerRow>>;
 
-    /// One subscription's usage in `[from, to)`, in one snapshot of the database.
+    /// One subscription's usage in `[from, to)`, in one snapshot of the database. A commit that
+    /// charged counts with its units and is no request, here and in the two sums below.
     async fn usage_window(
         &self,
         subscription: SubscriptionId,
@@ -374,6 +379,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<()>;
 
     /// Makes day partitions for `days_ahead` days from `now`, and forgets event identities recorded
-    /// before `forget_before`. Returns how many identities went.
+    /// before `forget_before` and reservations whose holds returned before it. Returns how many
+    /// identities went.
     async fn maintain(&self, now: Micros, days_ahead: u16, forget_before: Micros) -> Result<u64>;
 }

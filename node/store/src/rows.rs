@@ -21,7 +21,8 @@ pub enum RowKind {
     Adjustment = 1,
     /// Sets the counters of the running periods to zero.
     Reset = 2,
-    /// A named reservation was settled.
+    /// A named reservation was settled; the id of the row is the reservation's, so that it happens
+    /// once. With the outcome denied it was released: nothing was used.
     Commit = 3,
 }
 
@@ -189,7 +190,8 @@ pub struct OutboxRow {
     pub created_at: Micros,
 }
 
-/// A named hold (`quota_reservations`): lets any node find the subscription of a reservation.
+/// A named hold (`quota_reservations`): lets any node find the subscription of a reservation. It is
+/// written once; whether it was settled says the ledger row of kind commit with its id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReservationRow {
     /// Identity, given to the client.
@@ -202,8 +204,6 @@ pub struct ReservationRow {
     pub created_at: Micros,
     /// When the hold returns by itself.
     pub expires_at: Micros,
-    /// When it was released, if it was.
-    pub released_at: Option<Micros>,
 }
 
 /// What one checkpoint transaction writes.
@@ -220,7 +220,7 @@ pub struct CheckpointBatch {
     pub periods: Vec<PeriodDelta>,
     /// Messages.
     pub outbox: Vec<OutboxRow>,
-    /// Reservations made or released (upsert: a `released_at` is set, never cleared).
+    /// Reservations made; one that is there already stays as it is. How they end is in the ledger.
     pub reservations: Vec<ReservationRow>,
     /// Subscriptions that moved to the plan that was waiting for their period's end. Nothing
     /// changes where another plan waits by now.

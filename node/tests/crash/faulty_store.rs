@@ -163,6 +163,10 @@ impl Store for FaultyStore {
         self.inner.find_reservation(id).await
     }
 
+    async fn find_reservations(&self, ids: &[ReservationId]) -> Result<Vec<ReservationRow>> {
+        self.inner.find_reservations(ids).await
+    }
+
     async fn insert_plan(&self, plan: &PlanRow, audit: &AuditRow) -> Result<()> {
         self.inner.insert_plan(plan, audit).await
     }

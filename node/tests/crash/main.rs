@@ -264,6 +264,7 @@ async fn lost_answers_neither_lose_nor_double_an_event() {
         send_the_rest(&node, &mut sent).await;
         assert!(store.faults.load(std::sync::atomic::Ordering::Relaxed) > 3, "faults were met");
         audit_all(&node, &sent).await;
+        assert!(!node.lost.is_cancelled(), "INV-8: the node fenced itself out");
         node.stop().await;
         // Everything again from what was written.
         let node = start_on(store.clone(), &config()).await.expect("it starts again");

@@ -37,14 +37,16 @@ struct Rate {
     look: Look,
 }
 
-/// The amount that a request names for a meter: every request is one for `requests`.
+/// The amount that a request names for a meter: every request is one for `requests`, and what it
+/// names for that meter beside its cost comes on top.
 pub(super) fn amount_for(
     meter: &str,
     requests: Units,
     others: &[(Box<str>, Units)],
 ) -> Option<Units> {
     if meter == REQUESTS {
-        return Some(requests);
+        let more = others.iter().filter(|(name, _)| **name == *REQUESTS);
+        return Some(more.fold(requests, |sum, (_, amount)| sum.saturating_add(*amount)));
     }
     others.iter().find(|(name, _)| **name == *meter).map(|(_, amount)| *amount)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::succession::{Predecessor, predecessors};
 use super::{Meter, Outcome, Wants, add_past};
 use crate::quota::Counter;
 use crate::rate::RateState;
@@ -24,7 +25,19 @@ impl Meter {
         Outcome::done(Wants::Checkpoint)
     }
 
-    /// Takes over terms: counters follow their quota's name, rate limits theirs.
+    pub(super) fn configure_next(&mut self, now: Micros, terms: Arc<Terms>) -> Outcome {
+        if terms.waits_until.is_none_or(|end| now < end) {
+            self.next_terms = Some(terms);
+            return Outcome::done(Wants::Nothing);
+        }
+        self.next_terms = None;
+        self.adopt(now, terms);
+        self.billing = self.terms.billing.period_at(now);
+        self.switched = true;
+        Outcome::done(Wants::Checkpoint)
+    }
+
+    /// Takes over terms: counters go on as [`predecessors`] says, rate limits follow their name.
     pub(super) fn adopt(&mut self, now: Micros, terms: Arc<Terms>) {
         let old = std::mem::replace(&mut self.terms, terms);
         self.adopt_quotas(now, &old);
@@ -44,12 +57,10 @@ impl Meter {
     }
 
     fn adopt_quotas(&mut self, now: Micros, old: &Terms) {
-        let mut before: SmallVec<[Option<Counter>; 2]> =
-            std::mem::take(&mut self.counters).into_iter().map(Some).collect();
-        let mut from = SmallVec::<[Option<usize>; 2]>::new();
-        for (quota, terms) in self.terms.plan.quotas.iter().zip(self.terms.quotas()) {
-            let position =
-                old.plan.quotas.iter().position(|q| q.name == quota.name && q.meter == quota.meter);
+        let before = std::mem::take(&mut self.counters);
+        let from = predecessors(&counted(old, &before), &self.terms);
+        let mut before: SmallVec<[Option<Counter>; 2]> = before.into_iter().map(Some).collect();
+        for (position, terms) in from.iter().zip(self.terms.quotas()) {
             let counter = position.and_then(|position| before[position].take());
             self.counters.push(match counter {
                 Some(mut counter) => {
@@ -58,10 +69,9 @@ impl Meter {
                 }
                 None => Counter::new(terms, now),
             });
-            from.push(position);
         }
         self.named.rearrange(&from);
-        // What a quota counted before it left the plan is still owed.
+        // What no quota goes on with is still owed.
         for (quota, counter) in old.plan.quotas.iter().zip(before) {
             let Some(counter) = counter else { continue };
             let limit = counter.limit;
@@ -70,4 +80,17 @@ impl Meter {
             }
         }
     }
+}
+
+/// The counters of a resident, as succession sees them.
+fn counted<'a>(terms: &'a Terms, counters: &[Counter]) -> SmallVec<[Predecessor<'a>; 2]> {
+    let quotas = terms.plan.quotas.iter().zip(counters);
+    quotas
+        .map(|(quota, counter)| Predecessor {
+            quota: &quota.name,
+            meter: &quota.meter,
+            start: counter.period.start,
+            end: counter.period.end,
+        })
+        .collect()
 }

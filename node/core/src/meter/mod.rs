@@ -21,6 +21,7 @@ mod named;
 mod recent;
 mod restore;
 mod state;
+mod succession;
 mod time;
 mod view;
 
@@ -31,7 +32,7 @@ use smallvec::SmallVec;
 
 pub use decision::{Check, Decision, Mode, QuotaView, RateView, Reason, Violated};
 pub use named::NAMED_MAX;
-pub use recent::{RECENT_MAX, REPEAT_WINDOW, Remembered, Verdict};
+pub use recent::{RECENT_MAX, REPEAT_WINDOW};
 pub use state::{Checkpoint, CounterState, MeterState, NamedState};
 
 use crate::calendar::Period;
@@ -93,7 +94,8 @@ pub enum Command<'a> {
     Forget(ReservationId),
     /// New terms, from now on.
     Configure(Arc<Terms>),
-    /// New terms, from the next billing period on.
+    /// New terms, from the next billing period on; at once when the period that they waited for is
+    /// over.
     ConfigureNext(Arc<Terms>),
     /// Suspended or active again.
     Suspend(bool),
@@ -245,10 +247,7 @@ impl Meter {
                 self.release(id)
             }
             Command::Configure(terms) => self.configure(now, terms),
-            Command::ConfigureNext(terms) => {
-                self.next_terms = Some(terms);
-                Outcome::done(Wants::Nothing)
-            }
+            Command::ConfigureNext(terms) => self.configure_next(now, terms),
             Command::Suspend(suspended) => {
                 self.suspended = suspended;
                 Outcome::done(Wants::Nothing)
@@ -269,36 +268,10 @@ impl Meter {
         &self.terms
     }
 
-    /// Last ledger row counted.
-    pub const fn last_seq(&self) -> Seq {
-        self.last_seq
-    }
-
-    /// When something happens by itself next: a period ends or a hold returns. Never late; early
-    /// when what was due settled meanwhile.
-    pub fn next_event_at(&self) -> Micros {
-        let mut next = self.billing.end.min(self.named.due());
-        for counter in &self.counters {
-            next = next.min(counter.period.end);
-            next = next.min(counter.holds.next_expiry().unwrap_or(Micros::MAX));
-        }
-        next
-    }
-
     /// When an open reservation returns; `None` when it is not open (any more): a commit is then
     /// late.
     pub fn reservation_expires_at(&self, id: ReservationId) -> Option<Micros> {
         self.named.find(id).map(|named| named.expires_at)
-    }
-
-    /// The decisions that a repeat would still get, to go with a planned move.
-    pub fn remembered(&self) -> Vec<Remembered> {
-        self.recent.export()
-    }
-
-    /// Takes over what another owner [`remembered`](Self::remembered).
-    pub fn remember_again(&mut self, decisions: &[Remembered]) {
-        self.recent.import(decisions);
     }
 
     /// State of every quota.

@@ -65,11 +65,6 @@ impl Reservations {
         due.map(|position| self.open.swap_remove(position))
     }
 
-    /// When the next one expires, or earlier.
-    pub(super) const fn due(&self) -> Micros {
-        self.due
-    }
-
     /// The period of one quota is over, and a hold belongs to the period it was made in.
     pub(super) fn period_over(&mut self, quota: usize) {
         for named in &mut self.open {

@@ -17,34 +17,27 @@ pub const REPEAT_WINDOW: Span = Span::from_seconds(10);
 /// that this may come to.
 pub const RECENT_MAX: usize = 16_384;
 
-/// A remembered verdict.
+/// A remembered verdict; the fields are those of a [`super::Decision`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// See [`super::Decision`].
-    pub allowed: bool,
-    /// See [`super::Decision`].
-    pub reason: Reason,
-    /// See [`super::Decision`].
-    pub mode: Mode,
-    /// See [`super::Decision`].
-    pub overage: bool,
-    /// See [`super::Decision`].
-    pub violated: Violated,
-    /// See [`super::Decision`].
-    pub retry_after: Span,
-    /// See [`super::Decision`].
-    pub reservation: Option<ReservationId>,
+pub(super) struct Verdict {
+    pub(super) allowed: bool,
+    pub(super) reason: Reason,
+    pub(super) mode: Mode,
+    pub(super) overage: bool,
+    pub(super) violated: Violated,
+    pub(super) retry_after: Span,
+    pub(super) reservation: Option<ReservationId>,
 }
 
 /// A decision that a repeat gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remembered {
+struct Remembered {
     /// Id of the request.
-    pub id: u128,
+    id: u128,
     /// Until when.
-    pub until: Micros,
+    until: Micros,
     /// What it was told.
-    pub verdict: Verdict,
+    verdict: Verdict,
 }
 
 const _: () = assert!(size_of::<Remembered>() <= 96, "RECENT_MAX of them are 1.5 MiB");
@@ -107,20 +100,6 @@ impl Recent {
         if self.ring.is_empty() {
             // A burst of ids must not cost memory for ever.
             self.ring = VecDeque::new();
-        }
-    }
-
-    pub(super) fn export(&self) -> Vec<Remembered> {
-        self.ring.iter().filter(|entry| self.places.contains_key(&entry.id)).copied().collect()
-    }
-
-    pub(super) fn import(&mut self, decisions: &[Remembered]) {
-        let mut all = decisions.to_vec();
-        all.extend(self.export());
-        all.sort_by_key(|entry| entry.until);
-        *self = Self::default();
-        for entry in all {
-            self.push(entry);
         }
     }
 }

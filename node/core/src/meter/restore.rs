@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::named::Named;
 use super::state::{CounterState, MeterState};
+use super::succession::{Predecessor, predecessors};
 use super::{Command, Entry, EntryKind, Meter, add_past};
 use crate::calendar::Period;
 use crate::plan::ChargeOn;
@@ -70,15 +71,12 @@ impl Meter {
 
     fn take_over(&mut self, state: &MeterState, clean: bool, withheld: Withheld, now: Micros) {
         let terms = self.terms.clone();
-        for old in &state.counters {
+        // The plan may have changed while nobody was resident: same rules as for a resident one.
+        let from = predecessors(&counted(state), &terms);
+        for (position, old) in state.counters.iter().enumerate() {
             let counter = counter_from(old, clean, withheld);
-            let (name, meter) = (Arc::from(&*old.quota), Arc::from(&*old.meter));
-            let quotas = &terms.plan.quotas;
-            let position =
-                quotas.iter().position(|q| *q.name == *old.quota && *q.meter == *old.meter);
             let limit = counter.limit;
-            // The plan may have changed while nobody was resident: same rules as for a resident one.
-            let ended: SmallVec<[_; 1]> = match position {
+            let ended: SmallVec<[_; 1]> = match from.iter().position(|&p| p == Some(position)) {
                 Some(index) => {
                     self.counters[index] = counter;
                     let ended =
@@ -87,6 +85,7 @@ impl Meter {
                 }
                 None => counter.totals().collect(),
             };
+            let (name, meter) = (Arc::from(&*old.quota), Arc::from(&*old.meter));
             for other in ended {
                 add_past(&mut self.past, &name, &meter, other, limit);
             }
@@ -101,8 +100,9 @@ impl Meter {
             }
         }
         for old in &state.named {
-            let held = terms.plan.quotas.iter().map(|quota| {
-                let held = old.amounts.iter().find(|(name, _)| *name == *quota.name);
+            let held = from.iter().map(|position| {
+                let quota = position.map(|position| &state.counters[position].quota);
+                let held = old.amounts.iter().find(|(name, _)| Some(name) == quota);
                 Units::clamped(held.map_or(0, |(_, amount)| *amount))
             });
             let amounts: SmallVec<[Units; 2]> = held.collect();
@@ -112,6 +112,19 @@ impl Meter {
             self.named.open(Named { id: old.id, expires_at: old.expires_at, amounts });
         }
     }
+}
+
+/// The counters of a snapshot, as succession sees them.
+fn counted(state: &MeterState) -> SmallVec<[Predecessor<'_>; 2]> {
+    let counters = state.counters.iter();
+    counters
+        .map(|counter| Predecessor {
+            quota: &counter.quota,
+            meter: &counter.meter,
+            start: counter.period_start,
+            end: counter.period_end,
+        })
+        .collect()
 }
 
 fn counter_from(old: &CounterState, clean: bool, withheld: Withheld) -> Counter {

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use super::{Entry, Meter, Notice, Past};
-use crate::quota::{Hold, OtherPeriod};
+use crate::quota::{BlockSize, Hold, OtherPeriod};
 use crate::rate::RateParts;
 use crate::terms::Terms;
 use crate::units::{Micros, ReservationId, Seq, Units};
@@ -120,10 +120,11 @@ impl Meter {
 
     fn counter_state(&mut self, now: Micros, index: usize, clean: bool) -> CounterState {
         let quota = &self.terms.plan.quotas[index];
+        let size = BlockSize::of(self.terms.plan.charge_on);
         let counter = &mut self.counters[index];
         let taken = counter.taken();
         let (hi, next) = match self.terms.quotas()[index].cap {
-            Some(cap) if !clean => counter.escrow.offer(now, taken, cap),
+            Some(cap) if !clean => counter.escrow.offer(now, taken, cap, size),
             // Who finds a clean checkpoint takes its holds to be all there is, so the bound is
             // where they end.
             Some(_) => (taken.get(), counter.escrow.close(now)),
@@ -161,7 +162,8 @@ impl Meter {
     }
 
     /// Like [`Meter::restore`] for a subscription whose `next` terms wait for its billing period's
-    /// end: that may have passed while it was away, and then they are in force when this returns.
+    /// end: that may have passed while it was away, and then they are in force when this returns,
+    /// unless they say that they wait for a later one.
     pub fn restore_awaiting(
         terms: Arc<Terms>,
         next: Option<Arc<Terms>>,

@@ -34,7 +34,7 @@ impl Meter {
             self.roll_quotas(now);
         }
         if billed {
-            if let Some(next) = self.next_terms.take() {
+            if let Some(next) = self.next_terms.take_if(|next| !next.wait_on(now)) {
                 self.adopt(now, next);
                 self.switched = true;
             }

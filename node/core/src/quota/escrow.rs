@@ -15,14 +15,41 @@
 //! count it beside the bound. So its units are not let through again before a checkpoint without it
 //! is confirmed (`freed`).
 
+use crate::plan::ChargeOn;
 use crate::units::{MICROS_PER_SECOND, Micros, Units};
 
-/// Smallest block handed out: large enough that a quiet subscription rarely waits for a commit,
-/// small enough that a crash withholds little for one hold time.
-pub const BLOCK_MIN: u64 = 32;
-/// Seconds of recent traffic that a block should last: an outage of the store shorter than this
-/// goes unnoticed by checks.
-const BUDGET_SECONDS: u64 = 30;
+/// How large a block is handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockSize {
+    /// Units in the smallest block.
+    pub units_min: u64,
+    /// Seconds of recent traffic that a block should last: an outage of the store shorter than this
+    /// goes unnoticed by checks.
+    pub seconds: u64,
+}
+
+impl BlockSize {
+    /// For checks that hold: large enough that a quiet subscription rarely waits for a commit, small
+    /// enough that a crash withholds little for one hold time.
+    pub const HOLDS: Self = Self { units_min: 32, seconds: 30 };
+    /// For checks that charge. They have no ledger row, so what a crash withholds is lost until the
+    /// period ends: smaller, and a subscription waits for a commit every few checks; larger, and a
+    /// crash costs a customer noticeably.
+    pub const CHARGES: Self = Self { units_min: 8, seconds: 3 };
+
+    /// The block that suits a plan.
+    pub const fn of(charge_on: ChargeOn) -> Self {
+        match charge_on {
+            ChargeOn::Event => Self::HOLDS,
+            ChargeOn::Check => Self::CHARGES,
+        }
+    }
+
+    fn within(self, wish: u64, room: u64) -> u64 {
+        wish.clamp(self.units_min, (room / SHARE_OF_ROOM).max(self.units_min))
+    }
+}
+
 /// A block takes at most this part of what is left, so that it shrinks towards the limit.
 const SHARE_OF_ROOM: u64 = 4;
 
@@ -136,15 +163,15 @@ impl Escrow {
 
     /// Puts bounds into a checkpoint: `(hi, next)` as they must be persisted. `hi` is never below
     /// what is taken, even where a limit came down below that: a successor must count it all.
-    pub fn offer(&mut self, now: Micros, taken: Units, cap: Units) -> (u64, u64) {
+    pub fn offer(&mut self, now: Micros, taken: Units, cap: Units, size: BlockSize) -> (u64, u64) {
         self.measure(now);
         let (taken, cap) = (taken.get(), cap.get());
         let room = cap.saturating_sub(taken);
-        let by_rate = self.per_second.saturating_mul(BUDGET_SECONDS);
-        let block = Self::sized(by_rate.max(self.waiting), room).max(self.wanted).min(room);
+        let by_rate = self.per_second.saturating_mul(size.seconds);
+        let block = size.within(by_rate.max(self.waiting), room).max(self.wanted).min(room);
         let inherited = self.inherited_at(now);
         let next_room = cap.saturating_sub(inherited);
-        let next_block = Self::sized(by_rate, next_room).min(next_room);
+        let next_block = size.within(by_rate, next_room).min(next_room);
         let offer = Bounds { hi: taken + block, next: inherited + next_block };
         self.wanted = 0;
         self.waiting = 0;
@@ -152,10 +179,6 @@ impl Escrow {
         self.lowest = self.lowest.lower(offer);
         self.freed_offered = self.freed;
         (offer.hi, offer.next)
-    }
-
-    fn sized(wish: u64, room: u64) -> u64 {
-        wish.clamp(BLOCK_MIN, (room / SHARE_OF_ROOM).max(BLOCK_MIN))
     }
 
     fn measure(&mut self, now: Micros) {

@@ -109,11 +109,6 @@ impl Holds {
         true
     }
 
-    /// When the next units return.
-    pub fn next_expiry(&self) -> Option<Micros> {
-        self.buckets.first().map(|hold| hold.expires_at)
-    }
-
     /// Settles up to `units`, oldest first.
     pub fn release(&mut self, units: Units) {
         let mut left = units;

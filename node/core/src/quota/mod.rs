@@ -12,7 +12,7 @@ mod escrow;
 mod holds;
 mod periods;
 
-pub use escrow::{BLOCK_MIN, Escrow};
+pub use escrow::{BlockSize, Escrow};
 pub use holds::{HOLDS_MAX, Hold, Holds};
 pub use periods::{ZOMBIE_PART_OF_TTL, withheld_until};
 

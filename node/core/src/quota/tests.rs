@@ -186,7 +186,7 @@ proptest! {
             let sum: u64 = holds.buckets().iter().map(|hold| hold.units.get()).sum();
             prop_assert_eq!(sum, holds.total().get());
             let next = list.iter().find(|hold| hold.1 > 0).map(|hold| hold.0);
-            prop_assert_eq!(holds.next_expiry(), next);
+            prop_assert_eq!(holds.buckets().first().map(|hold| hold.expires_at), next);
         }
     }
 }
@@ -195,20 +195,20 @@ proptest! {
 fn an_offer_is_used_only_once_it_is_confirmed() {
     let mut escrow = Escrow::default();
     assert_eq!(escrow.hi(), 0);
-    let (hi, _) = escrow.offer(NOW, Units::ZERO, units(1_000));
-    assert_eq!((hi, escrow.hi()), (BLOCK_MIN, 0));
+    let (hi, _) = escrow.offer(NOW, Units::ZERO, units(1_000), BlockSize::HOLDS);
+    assert_eq!((hi, escrow.hi()), (BlockSize::HOLDS.units_min, 0));
     escrow.confirm(Units::ZERO);
-    assert_eq!(escrow.hi(), BLOCK_MIN);
+    assert_eq!(escrow.hi(), BlockSize::HOLDS.units_min);
     escrow.confirm(Units::ZERO);
-    assert_eq!(escrow.hi(), BLOCK_MIN, "nothing was offered since");
+    assert_eq!(escrow.hi(), BlockSize::HOLDS.units_min, "nothing was offered since");
 }
 
 #[test]
 fn of_several_offers_the_lowest_holds_until_the_newest_is_confirmed() {
     let mut escrow = Escrow::persisted(100, 100);
-    let (low, _) = escrow.offer(NOW, Units::ZERO, units(1_000));
+    let (low, _) = escrow.offer(NOW, Units::ZERO, units(1_000), BlockSize::HOLDS);
     escrow.want(units(400));
-    let (high, next) = escrow.offer(NOW, Units::ZERO, units(1_000));
+    let (high, next) = escrow.offer(NOW, Units::ZERO, units(1_000), BlockSize::HOLDS);
     assert_eq!((low, high), (32, 400));
     assert_eq!(escrow.hi(), 32, "either may be what a successor finds");
     let mut rolled = escrow;
@@ -229,7 +229,8 @@ fn blocks_follow_the_rate_and_shrink_towards_the_limit() {
         for _ in 0..200 {
             escrow.admitted(units(1));
         }
-        let (hi, _) = escrow.offer(NOW.plus(Span::from_seconds(second)), Units::ZERO, cap);
+        let (hi, _) =
+            escrow.offer(NOW.plus(Span::from_seconds(second)), Units::ZERO, cap, BlockSize::HOLDS);
         escrow.confirm(Units::ZERO);
         offered.push(hi);
     }
@@ -240,7 +241,7 @@ fn blocks_follow_the_rate_and_shrink_towards_the_limit() {
     let last = NOW.plus(Span::from_seconds(3));
     for (taken, most) in [(90_000, 2_500), (99_000, 250), (99_990, 10), (100_000, 0), (100_500, 0)]
     {
-        let (hi, _) = escrow.offer(last, units(taken), cap);
+        let (hi, _) = escrow.offer(last, units(taken), cap, BlockSize::HOLDS);
         assert!(hi - taken <= most, "{} of {taken}", hi - taken);
         assert!(taken > 100_000 || hi > taken || taken == 100_000, "progress at {taken}");
     }
@@ -251,15 +252,23 @@ fn whoever_waits_gets_room_and_many_who_wait_get_a_share() {
     let cap = units(10_000);
     let mut escrow = Escrow::default();
     escrow.want(units(9_000));
-    assert_eq!(escrow.offer(NOW, Units::ZERO, cap).0, 9_000);
+    assert_eq!(escrow.offer(NOW, Units::ZERO, cap, BlockSize::HOLDS).0, 9_000);
     let mut escrow = Escrow::default();
     for _ in 0..1_000_000 {
         escrow.want(units(1));
     }
-    assert_eq!(escrow.offer(NOW, Units::ZERO, cap).0, 2_500, "a quarter of the room");
+    assert_eq!(
+        escrow.offer(NOW, Units::ZERO, cap, BlockSize::HOLDS).0,
+        2_500,
+        "a quarter of the room"
+    );
     let mut escrow = Escrow::default();
     escrow.want(units(50));
-    assert_eq!(escrow.offer(NOW, units(9_980), cap).0, 10_000, "more than there is");
+    assert_eq!(
+        escrow.offer(NOW, units(9_980), cap, BlockSize::HOLDS).0,
+        10_000,
+        "more than there is"
+    );
 }
 
 #[test]
@@ -269,7 +278,7 @@ fn a_burst_asks_for_one_checkpoint_and_a_full_escrow_for_none() {
     counter.escrow = Escrow::persisted(32, 0);
     counter.hold(&terms, NOW, units(32), TTL);
     assert!(counter.wants_escrow(&terms));
-    counter.escrow.offer(NOW, counter.taken(), units(100));
+    counter.escrow.offer(NOW, counter.taken(), units(100), BlockSize::HOLDS);
     for _ in 0..100 {
         counter.escrow.want(units(1));
         assert!(!counter.wants_escrow(&terms), "one is under way");
@@ -284,7 +293,11 @@ fn a_burst_asks_for_one_checkpoint_and_a_full_escrow_for_none() {
 #[test]
 fn an_offer_is_never_below_what_is_taken() {
     let mut escrow = Escrow::persisted(100, 0);
-    assert_eq!(escrow.offer(NOW, units(50), units(10)).0, 50, "the limit came down below it");
+    assert_eq!(
+        escrow.offer(NOW, units(50), units(10), BlockSize::HOLDS).0,
+        50,
+        "the limit came down below it"
+    );
     escrow.confirm(units(50));
     assert_eq!(escrow.hi(), 50);
 }
@@ -294,18 +307,22 @@ fn what_a_reservation_gave_back_waits_for_a_confirmed_checkpoint() {
     let mut escrow = Escrow::persisted(100, 0);
     escrow.free(units(30));
     assert_eq!(escrow.hi(), 70);
-    escrow.offer(NOW, units(50), units(1_000));
+    escrow.offer(NOW, units(50), units(1_000), BlockSize::HOLDS);
     escrow.free(units(5));
     escrow.confirm(units(50));
-    assert_eq!(escrow.hi(), 50 + 32.max(BLOCK_MIN) - 5, "five were freed after the offer");
+    assert_eq!(
+        escrow.hi(),
+        50 + 32.max(BlockSize::HOLDS.units_min) - 5,
+        "five were freed after the offer"
+    );
 }
 
 #[test]
 fn the_next_period_is_entered_with_its_own_bound_if_it_follows() {
     let terms = hard(1_000);
-    for (hours, hi) in [(1, BLOCK_MIN), (2, 0)] {
+    for (hours, hi) in [(1, BlockSize::HOLDS.units_min), (2, 0)] {
         let mut counter = Counter::new(&terms, NOW);
-        counter.escrow.offer(NOW, Units::ZERO, units(1_000));
+        counter.escrow.offer(NOW, Units::ZERO, units(1_000), BlockSize::HOLDS);
         counter.escrow.confirm(Units::ZERO);
         counter.roll(&terms.schedule, NOW.plus(Span::from_seconds(hours * 3_600)));
         assert_eq!(counter.escrow.hi(), hi, "{hours} hours on");

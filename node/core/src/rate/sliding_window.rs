@@ -5,7 +5,7 @@
 //! begins the estimate does not jump: it is `current` on both sides. Only the parent module may use
 //! it; what it admits at worst is told there.
 
-use super::{RateSpec, later};
+use super::{RateSpec, div_ceil, later};
 use crate::units::Micros;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Rolled {
     /// Rounded up: a unit of which any part counts is not available.
     fn used(&self, spec: &RateSpec) -> u64 {
         let weighted = u128::from(self.previous) * u128::from(self.left);
-        let faded = weighted.div_ceil(u128::from(spec.window_micros()));
+        let faded = div_ceil(weighted, spec.window_micros());
         self.current.saturating_add(u64::try_from(faded).unwrap_or(u64::MAX))
     }
 }

@@ -5,7 +5,7 @@
 //! instead. One unit is `window` ticks and one microsecond refills `limit` ticks: both are whole,
 //! whatever the rate. Only the parent module may use it.
 
-use super::{RateSpec, later};
+use super::{RateSpec, div_ceil, later};
 use crate::units::Micros;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +54,14 @@ impl TokenBucket {
     }
 
     fn set(&mut self, spec: &RateSpec, now: Micros, ticks: u128) {
-        let window = u128::from(spec.window_micros());
-        let missing = u64::try_from(ticks / window).unwrap_or(u64::MAX);
-        let fraction = u64::try_from(ticks % window).unwrap_or(0);
+        let window = spec.window_micros();
+        let (missing, fraction) = if let Ok(ticks) = u64::try_from(ticks) {
+            (ticks / window, ticks % window)
+        } else {
+            let window = u128::from(window);
+            let missing = u64::try_from(ticks / window).unwrap_or(u64::MAX);
+            (missing, u64::try_from(ticks % window).unwrap_or(0))
+        };
         *self = Self::clamped(spec, self.seen.max(now), missing, fraction);
     }
 
@@ -69,11 +74,11 @@ impl TokenBucket {
 
     fn refilled_at(&self, spec: &RateSpec, now: Micros, ticks: u128) -> Micros {
         let start = i128::from(now.max(self.seen).get());
-        later(start, ticks.div_ceil(u128::from(spec.limit.get())))
+        later(start, div_ceil(ticks, spec.limit.get()))
     }
 }
 
 /// A unit of which anything is missing is not there.
 fn units_missing(spec: &RateSpec, ticks: u128) -> u64 {
-    u64::try_from(ticks.div_ceil(u128::from(spec.window_micros()))).unwrap_or(u64::MAX)
+    u64::try_from(div_ceil(ticks, spec.window_micros())).unwrap_or(u64::MAX)
 }

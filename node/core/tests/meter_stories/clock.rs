@@ -117,7 +117,7 @@ proptest! {
                     meter.apply(now, Command::Configure(terms));
                 }
             }
-            prop_assert!(meter.next_event_at() > Micros::from_micros(i64::MIN));
+            prop_assert_eq!(meter.quotas().len(), meter.terms().quotas().len());
         }
     }
 }

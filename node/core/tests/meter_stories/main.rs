@@ -15,4 +15,5 @@ mod repeating;
 mod reserving;
 mod restoring;
 mod several;
+mod switching;
 mod world;

@@ -59,29 +59,10 @@ fn what_is_remembered_is_bounded_and_the_oldest_goes_first() {
     for id in 0..most + 10 {
         story.ask(&with_id(id, asks(1)));
     }
-    assert_eq!(story.meter.remembered().len(), RECENT_MAX);
     let charged = story.pending();
     story.ask(&with_id(10, asks(1)));
     story.ask(&with_id(most + 9, asks(1)));
     assert_eq!(story.pending(), charged, "both are remembered");
     story.ask(&with_id(9, asks(1)));
     assert_eq!(story.pending(), charged + 1, "the oldest are forgotten");
-    story.later(11);
-    story.commit();
-    assert_eq!(story.meter.remembered(), []);
-}
-
-#[test]
-fn a_planned_move_takes_what_is_remembered_along() {
-    let mut story = Story::on(requests(10));
-    assert!(story.ask(&with_id(1, asks(4))).allowed);
-    let mut target = Story::on(requests(10));
-    assert!(target.ask(&with_id(2, asks(1))).allowed);
-    target.meter.remember_again(&story.meter.remembered());
-    assert!(target.ask(&with_id(1, asks(4))).allowed);
-    assert!(target.ask(&with_id(2, asks(1))).allowed);
-    assert_eq!(target.pending(), 1);
-    target.later(10);
-    assert!(target.ask(&with_id(1, asks(4))).allowed);
-    assert_eq!(target.pending(), 5);
 }

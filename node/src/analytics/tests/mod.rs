@@ -96,7 +96,13 @@ fn random_row(rng: &mut StdRng, blank: LedgerRow, minutes: i64) -> LedgerRow {
         let (api_path, method) = (String::new(), String::new());
         let (status_code, response_time_us) = (None, None);
         let (request_size, response_size) = (None, None);
+        // A release, or a commit of what the plan does not bill.
+        let charged = kind != RowKind::Commit || rng.random_bool(0.6);
+        let outcome =
+            if charged || rng.random() { OutcomeKind::Served } else { OutcomeKind::Denied };
         return LedgerRow {
+            charged,
+            outcome,
             event_time,
             kind,
             units,
@@ -166,13 +172,13 @@ impl Naive {
     }
 
     fn add(&mut self, row: &LedgerRow) {
+        if matches!(row.kind, RowKind::Usage | RowKind::Commit) && row.charged {
+            self.sums.units += row.units;
+        }
         if row.kind != RowKind::Usage {
             return;
         }
         self.sums.requests += 1;
-        if row.charged {
-            self.sums.units += row.units;
-        }
         if row.outcome == OutcomeKind::Denied {
             self.sums.denied += 1;
         } else if row.status_code >= Some(400) {

@@ -13,8 +13,8 @@ use serde_json::json;
 use utoipa::ToSchema;
 use uuid::{Builder, Uuid};
 use weir_config::limits;
-use weir_core::meter::QuotaView;
-use weir_core::plan::Fault;
+use weir_core::meter::{Decision, QuotaView};
+use weir_core::plan::{Fault, REQUESTS};
 use weir_core::units::{Micros, SubscriptionId, UNITS_MAX, Units};
 use weir_store::Error;
 use weir_store::rows::{LedgerRow, RowKind, SubscriptionRow};
@@ -84,7 +84,9 @@ pub struct Corrected {
 /// Adds to, or takes from, what was used in the running periods.
 ///
 /// Counts on every quota of the meter `requests`. The same `idempotencyKey` again changes nothing; with
-/// other `units` it is refused.
+/// other `units` it is refused. So is one that takes more than the running period of one of those
+/// quotas has used (`below_zero`): what is used stays the sum of the ledger. Should something else take
+/// as much in the moment between the look and the row, the counter stops at zero, in every replay alike.
 #[utoipa::path(
     post, path = "/api/v1/subscriptions/{id}/adjustments", tag = "subscriptions",
     security(("bearer" = [])),
@@ -201,6 +203,11 @@ impl Correcting {
         let kind = if units.is_some() { RowKind::Adjustment } else { RowKind::Reset };
         let id = self.subscription.id;
         let before = self.api.router.usage(id).await.map_err(undecided_problem)?;
+        if let Some(fault) = units.and_then(|units| below_zero(units, &before.decision))
+            && !self.is_repeat(kind, key.as_deref()).await?
+        {
+            return Err(Problem::invalid(vec![fault]));
+        }
         let row = self.row(kind, units, key).await?;
         let (key, now) = (row.event_id.clone(), row.recorded_at);
         let outcomes = self.api.recorder.record(vec![row]).await.map_err(|error| {
@@ -241,6 +248,12 @@ impl Correcting {
         let key = key.unwrap_or_else(|| Uuid::now_v7().to_string());
         let row = internal_row(id, &known, kind, key, self.api.clock.now());
         Ok(LedgerRow { units: units.unwrap_or_default(), charged: true, ..row })
+    }
+
+    /// Whether the key has its row: then nothing is taken this time.
+    async fn is_repeat(&self, kind: RowKind, key: Option<&str>) -> Result<bool, Problem> {
+        let Some(key) = key else { return Ok(false) };
+        Ok(self.api.store.find_record(self.subscription.id, kind, key).await?.is_some())
     }
 
     /// The row of a key that was there already.
@@ -308,6 +321,20 @@ struct Entry<'a> {
     before: Option<&'a UsageView>,
 }
 
+/// What is wrong with taking more than was used.
+fn below_zero(units: i64, decision: &Decision) -> Option<Fault> {
+    let taken = Units::new(units.checked_neg()?.try_into().ok()?)?;
+    let quotas = decision.terms.plan.quotas.iter().zip(&decision.quotas);
+    let (quota, least) = quotas
+        .filter(|(quota, _)| *quota.meter == *REQUESTS)
+        .map(|(quota, view)| (&quota.name, view.used))
+        .min_by_key(|(_, used)| *used)?;
+    (taken > least).then(|| {
+        let detail = format!("only {least} of the quota {quota:?} are used in its running period");
+        Fault::new("/units", "below_zero", detail)
+    })
+}
+
 /// 503 that says how to repeat the correction without making it twice.
 fn repeat(code: &'static str, what: &str, key: &str) -> Problem {
     let detail = format!("{what}; repeat it with `idempotencyKey` {key:?}, which is safe");
@@ -333,7 +360,14 @@ fn entry_id(at: Micros, subscription: SubscriptionId, kind: RowKind, key: &str) 
 
 #[cfg(test)]
 mod tests {
+    use smallvec::{SmallVec, smallvec};
+    use weir_core::calendar::Zone;
+    use weir_core::meter::{Command, EntryKind, Meter};
+    use weir_core::terms::Terms;
+    use weir_core::units::{PlanId, Seq};
+
     use super::*;
+    use crate::catalog::plan_document;
     use crate::http::body::parse;
 
     fn faults(body: &str) -> Vec<String> {
@@ -368,6 +402,62 @@ mod tests {
             r#"{"units":1,"reason":"x","force":true}"#,
         ] {
             assert!(parse::<Adjustment>(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+
+    /// A plan's quotas as (name, meter), and what is used of each.
+    fn standing(quotas: &[(&str, &str, i64)]) -> Decision {
+        let list: Vec<_> = quotas
+            .iter()
+            .map(|(name, meter, _)| json!({"name": name, "meter": meter, "limit": 100}))
+            .collect();
+        let document = json!({"name": "p", "quotas": list}).to_string();
+        let plan = PlanId::from_uuid(Uuid::nil());
+        let plan = plan_document::parse(document.as_bytes(), plan, 1).expect("a plan");
+        let now = Micros::from_seconds(1_795_514_400);
+        let terms = Terms::new(Arc::new(plan), &Zone::utc(), now, None, &[]);
+        let mut meter = Meter::new(Arc::new(terms), now);
+        for (seq, (_, name, units)) in (1..).zip(quotas) {
+            let requests = *name == REQUESTS;
+            let other = (Box::from(*name), Units::clamped(units.unsigned_abs()));
+            meter.apply(
+                now,
+                Command::Record(&weir_core::meter::Entry {
+                    seq: Seq(seq),
+                    kind: EntryKind::Usage,
+                    at: now,
+                    units: if requests { *units } else { 0 },
+                    others: if requests { SmallVec::new() } else { smallvec![other] },
+                    charged: true,
+                    reservation: None,
+                }),
+            );
+        }
+        meter.standing_view(now)
+    }
+
+    #[test]
+    fn an_adjustment_takes_no_more_than_is_used() {
+        let one = standing(&[("month", "requests", 5)]);
+        let tokens = standing(&[("tokens", "tokens", 3), ("month", "requests", 5)]);
+        let none = standing(&[("tokens", "tokens", 3)]);
+        let stories = [
+            (&one, -5, true),
+            (&one, -6, false),
+            (&one, 6, true),
+            (&one, -9_007_199_254_740_991, false),
+            (&tokens, -5, true),
+            (&tokens, -6, false),
+            // Nothing counts requests, so nothing can fall below zero.
+            (&none, -5, true),
+        ];
+        for (decision, units, fits) in stories {
+            let fault = below_zero(units, decision);
+            assert_eq!(fault.is_none(), fits, "{units}: {fault:?}");
+            if let Some(fault) = fault {
+                assert_eq!((&*fault.pointer, fault.code), ("/units", "below_zero"));
+                assert!(fault.detail.contains("only 5 of"), "{}", fault.detail);
+            }
         }
     }
 

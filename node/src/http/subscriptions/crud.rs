@@ -15,10 +15,12 @@ use weir_core::units::{PlanId, SubscriptionId};
 use weir_store::rows::{AuditRow, SubscriptionRow, SubscriptionStatus};
 use weir_store::{Error, SubscriptionFilter};
 
-use super::body::{NewSubscription, SubscriptionAnswer, SubscriptionChange, unknown_plan};
+use super::body::{
+    EMPTY_OBJECT, Field, NewSubscription, SubscriptionAnswer, SubscriptionChange, unknown_plan,
+};
 use super::change::{effective_by_fee, move_to};
 use super::keys::{key_row, key_taken};
-use super::value::to_millis;
+use super::value::{to_millis, unknown_quotas};
 use super::{find, target};
 use crate::catalog::PlanLookupError;
 use crate::catalog::plan_document::Effective;
@@ -76,6 +78,9 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     let tenant = reach::tenant_for_new(&caller, body.tenant.take())?;
     let (row, own_key) = body.into_row(tenant, api.clock.now()).map_err(Problem::invalid)?;
+    if row.limits != EMPTY_OBJECT {
+        limits_fit(&row.limits, &[&*plan_of(&api, row.plan).await?])?;
+    }
     let key = own_key.unwrap_or_else(new_key);
     let key_row = key_row(row.id, &key, row.created_at);
     let mut entry = audit::entry(&api, &caller, "subscription.create", target(&row));
@@ -143,8 +148,11 @@ pub async fn show(
 /// Changes a subscription: what is absent stays, null clears. Decisions follow at once.
 ///
 /// A move to another plan happens `now` when that plan's base fee is not below the present one's, else
-/// at the billing period's end; `effective` says otherwise. What was used stays used under quotas that
-/// both plans have by name and meter.
+/// at the billing period's end; `effective` says otherwise. What was used stays used: under the quota
+/// of the same name and meter, else under another of that meter.
+///
+/// `limits` may name quotas of the plan that the subscription has after the change, and of the one
+/// that it then waits for; another name is an `unknown_quota`.
 #[utoipa::path(
     patch, path = "/api/v1/subscriptions/{id}", tag = "subscriptions", security(("bearer" = [])),
     params(("id" = String, Path, description = "the subscription's id")),
@@ -213,6 +221,7 @@ async fn changed(
 ) -> Result<SubscriptionRow, Problem> {
     let mut row = before.clone();
     let effective = change.effective;
+    let limits_given = matches!(change.limits, Field::Given(Some(_)));
     if let Some(plan) = change.apply(&mut row).map_err(Problem::invalid)? {
         let new = plan_of(api, plan).await?;
         let effective = match effective {
@@ -222,7 +231,20 @@ async fn changed(
         };
         move_to(&mut row, plan, effective);
     }
+    // Limits that stay may name what a former plan had; those that are given must fit.
+    if limits_given {
+        let plan = plan_of(api, row.plan).await?;
+        match row.next_plan {
+            Some(next) => limits_fit(&row.limits, &[&*plan, &*plan_of(api, next).await?])?,
+            None => limits_fit(&row.limits, &[&*plan])?,
+        }
+    }
     Ok(row)
+}
+
+fn limits_fit(limits: &str, plans: &[&Plan]) -> Result<(), Problem> {
+    let faults = unknown_quotas(limits, plans);
+    if faults.is_empty() { Ok(()) } else { Err(Problem::invalid(faults)) }
 }
 
 async fn plan_of(api: &Api, id: PlanId) -> Result<Arc<Plan>, Problem> {

@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use weir_core::meter::Decision;
@@ -14,17 +12,17 @@ use weir_core::units::{SubscriptionId, Units};
 use super::missing;
 use crate::http::Api;
 use crate::http::auth::Reader;
-use crate::http::decision::{QuotaAnswer, Quotas, RateAnswer, Rates, respond, standing};
-use crate::http::moment::Moment;
+use crate::http::decision::{QuotaAnswer, RateAnswer, quotas_and_rates, respond, standing};
 use crate::http::parameters::Ids;
 use crate::http::problem::{Problem, ProblemBody};
 use crate::http::quota::undecided_problem;
+use crate::http::text::{field, push_moment, push_plain, push_string, push_units, push_uuid};
 use crate::shard::UsageView;
 
 /// Where a subscription stands.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
-#[allow(dead_code, reason = "describes the JSON that `Snapshot` writes")]
+#[allow(dead_code, reason = "describes the JSON that `snapshot` writes")]
 pub struct UsageAnswer {
     /// `snapshot`.
     #[schema(rename = "type")]
@@ -81,32 +79,25 @@ pub async fn usage(
     let known = api.router.catalog().find_subscription(id).await?;
     known.filter(|known| caller.sees(&known.tenant, id)).ok_or_else(missing)?;
     let view = api.router.usage(id).await.map_err(undecided_problem)?;
-    Ok(respond(&api, &Snapshot { id, view: &view }))
+    Ok(respond(&api, snapshot(id, &view)))
 }
 
-/// Writes the live state.
-struct Snapshot<'a> {
-    id: SubscriptionId,
-    view: &'a UsageView,
-}
-
-impl Serialize for Snapshot<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let decision = &self.view.decision;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("type", "snapshot")?;
-        map.serialize_entry("subscriptionId", &self.id.to_string())?;
-        standing(&mut map, decision)?;
-        map.serialize_entry("overageUnits", &overage_units(decision).get())?;
-        map.serialize_entry("overageAmount", &())?;
-        map.serialize_entry("currency", &decision.terms.plan.currency)?;
-        map.serialize_entry("quotas", &Quotas(decision))?;
-        map.serialize_entry("rate", &Rates(decision))?;
-        map.serialize_entry("requestsPerSecond", &())?;
-        map.serialize_entry("deniedPerSecond", &())?;
-        map.serialize_entry("at", &Moment(self.view.at))?;
-        map.end()
-    }
+/// The live state as JSON.
+fn snapshot(id: SubscriptionId, view: &UsageView) -> Vec<u8> {
+    let decision = &view.decision;
+    let mut text = Vec::with_capacity(640);
+    let json = &mut text;
+    field!(json, "{", "type", push_plain, "snapshot");
+    field!(json, ",", "subscriptionId", push_uuid, id.uuid());
+    standing(json, decision);
+    field!(json, ",", "overageUnits", push_units, overage_units(decision).get());
+    json.extend_from_slice(br#","overageAmount":null"#);
+    field!(json, ",", "currency", push_string, &decision.terms.plan.currency);
+    quotas_and_rates(json, decision);
+    json.extend_from_slice(br#","requestsPerSecond":null,"deniedPerSecond":null"#);
+    field!(json, ",", "at", push_moment, view.at);
+    json.push(b'}');
+    text
 }
 
 /// Units of the first quota beyond where its overage starts; see [`weir_core::meter::QuotaView`] for

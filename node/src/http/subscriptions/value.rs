@@ -4,7 +4,7 @@ use http::Uri;
 use serde_json::{Map, Value};
 use weir_config::limits;
 use weir_core::calendar::Zone;
-use weir_core::plan::Fault;
+use weir_core::plan::{Fault, Plan};
 use weir_core::units::Micros;
 
 use crate::catalog::plan_document::LimitsDocument;
@@ -118,9 +118,25 @@ pub fn limits_override(faults: &mut Vec<Fault>, document: LimitsDocument) -> Str
     }
 }
 
+/// One fault for each stored limit whose quota none of these plans has. A subscription that moves at
+/// its period's end has two: the one it leaves and the one it comes to.
+pub fn unknown_quotas(limits: &str, plans: &[&Plan]) -> Vec<Fault> {
+    let limits: Map<String, Value> = serde_json::from_str(limits).unwrap_or_default();
+    let known =
+        |name: &str| plans.iter().any(|plan| plan.quotas.iter().any(|quota| *quota.name == *name));
+    let unknown = limits.keys().filter(|name| !known(name));
+    unknown
+        .map(|name| {
+            let detail = "no quota of the plan has this name";
+            Fault::new(format!("/limits/{name}"), "unknown_quota", detail)
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::plan_document;
 
     fn check(what: &str, run: impl Fn(&mut Vec<Fault>, &str), good: &[&str], bad: &[&str]) {
         for (texts, fits) in [(good, true), (bad, false)] {
@@ -215,6 +231,29 @@ mod tests {
             assert_eq!(at, Some(Micros::from_micros(micros)), "{text}");
         }
         assert_eq!(faults, []);
+    }
+
+    #[test]
+    fn a_limit_is_for_a_quota_that_a_plan_has() {
+        let plan = |quota: &str| {
+            let json = format!(r#"{{"name":"p","quotas":[{{"name":"{quota}","limit":1}}]}}"#);
+            let id = weir_core::units::PlanId::from_uuid(uuid::Uuid::nil());
+            plan_document::parse(json.as_bytes(), id, 1).expect("a plan")
+        };
+        let (a, b) = (plan("a"), plan("b"));
+        let stories: [(&str, &[&Plan], &[&str]); 5] = [
+            ("{}", &[&a], &[]),
+            (r#"{"a":5}"#, &[&a], &[]),
+            (r#"{"a":5,"b":null,"c":1}"#, &[&a], &["/limits/b", "/limits/c"]),
+            (r#"{"a":5,"b":null}"#, &[&a, &b], &[]),
+            (r#"{"A":5}"#, &[&a, &b], &["/limits/A"]),
+        ];
+        for (limits, plans, expected) in stories {
+            let faults = unknown_quotas(limits, plans);
+            let found: Vec<_> = faults.iter().map(|fault| &*fault.pointer).collect();
+            assert_eq!(found, expected, "{limits}");
+            assert!(faults.iter().all(|fault| fault.code == "unknown_quota"));
+        }
     }
 
     #[test]

@@ -125,7 +125,6 @@ pub(super) fn reservation_row(
         amounts: serde_json::Value::Object(amounts).to_string(),
         created_at: now,
         expires_at,
-        released_at: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Checkpoints: one statement per table, all in one fenced transaction.
 
 use sqlx::{Row as _, query, query_scalar};
-use weir_core::units::{Micros, PlanId, Seq, ShardId, SubscriptionId};
+use weir_core::units::{PlanId, Seq, ShardId, SubscriptionId};
 
 use super::{Conn, ledger};
 use crate::Fence;
@@ -70,12 +70,9 @@ const OUTBOX: &str = "\
     ON CONFLICT (idempotency_key) DO NOTHING";
 
 const RESERVATIONS: &str = "\
-    INSERT INTO quota_reservations AS q (id, subscription_id, amounts, created_at, expires_at, \
-        released_at) \
-    SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::bigint[], \
-        $6::bigint[]) \
-    ON CONFLICT (id) DO UPDATE SET amounts = excluded.amounts, expires_at = excluded.expires_at, \
-        released_at = COALESCE(q.released_at, excluded.released_at)";
+    INSERT INTO quota_reservations (id, subscription_id, amounts, created_at, expires_at) \
+    SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::bigint[]) \
+    ON CONFLICT (id) DO NOTHING";
 
 /// Only where the plan is still the one waited for: a change made meanwhile by hand stands.
 const PLAN_SWITCHES: &str = "\
@@ -107,7 +104,7 @@ pub(super) async fn write(
     subscriptions(connection, &batch.subscriptions).await?;
     periods(connection, &batch::periods(&batch.periods)).await?;
     outbox(connection, &batch.outbox).await?;
-    reservations(connection, &batch::reservations(&batch.reservations)).await?;
+    reservations(connection, &batch.reservations).await?;
     plan_switches(connection, &batch::plan_switches(&batch.plan_switches)).await?;
     counted(connection, &batch::counted(&batch.counted)).await
 }
@@ -210,7 +207,6 @@ async fn reservations(connection: &mut Conn, rows: &[ReservationRow]) -> Result<
         .bind(rows.iter().map(|row| row.amounts.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.created_at.get()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.expires_at.get()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.released_at.map(Micros::get)).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())

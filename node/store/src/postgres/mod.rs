@@ -35,6 +35,8 @@ mod page;
 mod plans;
 #[path = "../sql/reads.rs"]
 mod reads;
+#[path = "../sql/reservations.rs"]
+mod reservations;
 #[path = "../sql/session.rs"]
 mod session;
 #[path = "../sql/subscriptions.rs"]
@@ -50,7 +52,8 @@ use std::time::Duration;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, QueryBuilder, query_scalar};
-use weir_core::units::{Micros, SubscriptionId};
+use uuid::Uuid;
+use weir_core::units::Micros;
 
 use crate::failure::{Call, Failure};
 use crate::rows::LedgerRow;
@@ -162,19 +165,21 @@ async fn open(options: &PgConnectOptions) -> sqlx::Result<(Conn, Brake)> {
 }
 
 /// Limits a column to these ids.
-fn push_among(select: &mut QueryBuilder<Db>, ids: &[SubscriptionId]) {
-    let ids: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
+fn push_among(select: &mut QueryBuilder<Db>, ids: impl IntoIterator<Item = Uuid>) {
+    let ids: Vec<Uuid> = ids.into_iter().collect();
     select.push(" = ANY(").push_bind(ids).push(")");
 }
 
-/// `usage_records r` of kind usage that are not in rollups, with `event_time` in `[start, end)`.
+/// `usage_records r` that count in sums and are not in rollups, with `event_time` in `[start, end)`.
 /// The OFFSET keeps the planner from turning a short walk per shard into a scan of whole
 /// partitions.
 fn push_unrolled(select: &mut QueryBuilder<Db>, start: i64, end: i64) {
-    select.push(
+    select.push(concat!(
         "shard_progress p CROSS JOIN LATERAL (SELECT * FROM usage_records l \
-         WHERE l.shard_id = p.shard_id AND l.seq > p.rolled AND l.kind = 0 AND l.event_time >= ",
-    );
+         WHERE l.shard_id = p.shard_id AND l.seq > p.rolled AND ",
+        counts_in_sums!("l"),
+        " AND l.event_time >= ",
+    ));
     select.push_bind(start).push(" AND l.event_time < ").push_bind(end).push(" OFFSET 0) r");
 }
 

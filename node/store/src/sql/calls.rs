@@ -9,7 +9,7 @@ use weir_core::units::{Micros, PlanId, ReservationId, Seq, ShardId, Subscription
 use super::session::{Session, bounded};
 use super::{
     Engine, analytics, audit, checkpoint, keys, ledger, load, membership, plans, reads,
-    subscriptions, tokens, usage,
+    reservations, subscriptions, tokens, usage,
 };
 use crate::failure::Call;
 use crate::rows::{
@@ -127,7 +127,11 @@ impl Store for Engine {
     }
 
     async fn find_reservation(&self, id: ReservationId) -> Result<Option<ReservationRow>> {
-        read!(self, "find a reservation", |connection| reads::find_reservation(connection, id))
+        read!(self, "find a reservation", |connection| reservations::find(connection, id))
+    }
+
+    async fn find_reservations(&self, ids: &[ReservationId]) -> Result<Vec<ReservationRow>> {
+        read!(self, "find reservations", |connection| reservations::find_among(connection, ids))
     }
 
     async fn insert_plan(&self, plan: &PlanRow, audit: &AuditRow) -> Result<()> {
@@ -302,9 +306,18 @@ impl Store for Engine {
 
     async fn maintain(&self, now: Micros, days_ahead: u16, forget_before: Micros) -> Result<u64> {
         self.make_room(now, days_ahead).await?;
+        // Each turn is a transaction of its own; what time does not suffice for goes the next time.
+        let started = Instant::now();
+        while started.elapsed() < self.upkeep_timeout() {
+            let gone = write!(self, "forget reservations", |connection| {
+                reservations::forget(connection, forget_before, FORGET_ROWS)
+            })?;
+            if gone < u64::from(FORGET_ROWS) {
+                break;
+            }
+        }
         let started = Instant::now();
         let mut forgotten = 0;
-        // Each turn is a transaction of its own; what time does not suffice for goes the next time.
         while started.elapsed() < self.upkeep_timeout() {
             let gone = write!(self, "forget identities", |connection| {
                 ledger::forget(connection, forget_before, FORGET_ROWS)
@@ -318,6 +331,6 @@ impl Store for Engine {
     }
 }
 
-/// Identities forgotten in one transaction. More, and ingest waits behind it (SQLite has one
-/// writer); fewer, and its cost is all round trips.
+/// Identities, or reservations, forgotten in one transaction. More, and ingest waits behind it
+/// (SQLite has one writer); fewer, and its cost is all round trips.
 const FORGET_ROWS: u32 = 10_000;

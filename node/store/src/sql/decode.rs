@@ -240,7 +240,7 @@ pub(super) fn sums(columns: &mut Columns<'_>) -> Result<RollupSums, Failure> {
     })
 }
 
-/// `quota_reservations`, all columns.
+/// `reservation_columns!`.
 pub(super) fn reservation(columns: &mut Columns<'_>) -> Result<ReservationRow, Failure> {
     Ok(ReservationRow {
         id: columns.take().map(ReservationId::from_uuid)?,
@@ -248,7 +248,6 @@ pub(super) fn reservation(columns: &mut Columns<'_>) -> Result<ReservationRow, F
         amounts: columns.take()?,
         created_at: columns.moment()?,
         expires_at: columns.moment()?,
-        released_at: columns.moment_opt()?,
     })
 }
 

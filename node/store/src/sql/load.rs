@@ -43,7 +43,7 @@ async fn heads(connection: &mut Conn, ids: &[SubscriptionId]) -> Result<Vec<Load
         " FROM api_subscriptions s \
          LEFT JOIN subscription_checkpoints c ON c.subscription_id = s.id WHERE s.id"
     ));
-    push_among(&mut select, ids);
+    push_among(&mut select, ids.iter().map(|id| id.uuid()));
     let rows = select.build().fetch_all(connection).await?;
     decode::all(&rows, |columns| {
         Ok(Loaded {

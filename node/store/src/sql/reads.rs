@@ -2,16 +2,16 @@
 //! quotas.
 
 use sqlx::{QueryBuilder, query};
-use weir_core::units::{ReservationId, SubscriptionId};
+use weir_core::units::SubscriptionId;
 
 use super::subscriptions::push_reach;
 use super::{Conn, Db, decode, page};
 use crate::failure::Failure;
 use crate::number;
-use crate::rows::{CheckpointRow, LedgerRow, ReservationRow, RowKind};
+use crate::rows::{CheckpointRow, LedgerRow, OutcomeKind, RowKind};
 use crate::{Page, Reach, RecordFilter};
 
-/// A page of the request log, newest first.
+/// A page of the request log, newest first. A release is no request.
 pub(super) async fn records(
     connection: &mut Conn,
     filter: &RecordFilter,
@@ -24,8 +24,9 @@ pub(super) async fn records(
     select.push_bind(filter.subscription.uuid());
     select.push(" AND r.event_time >= ").push_bind(filter.from.get());
     select.push(" AND r.event_time < ").push_bind(filter.to.get());
-    select.push(" AND r.kind IN (").push_bind(RowKind::Usage as i16);
-    select.push(", ").push_bind(RowKind::Commit as i16).push(")");
+    select.push(" AND (r.kind = ").push_bind(RowKind::Usage as i16);
+    select.push(" OR (r.kind = ").push_bind(RowKind::Commit as i16);
+    select.push(" AND r.outcome <> ").push_bind(OutcomeKind::Denied as i16).push("))");
     if let Some(status) = filter.status {
         select.push(" AND r.status_code = ").push_bind(status);
     }
@@ -66,17 +67,6 @@ pub(super) async fn find_record(
         .fetch_optional(connection)
         .await?;
     decode::maybe(row.as_ref(), decode::ledger)
-}
-
-/// A named reservation.
-pub(super) async fn find_reservation(
-    connection: &mut Conn,
-    id: ReservationId,
-) -> Result<Option<ReservationRow>, Failure> {
-    let statement = "SELECT id, subscription_id, amounts, created_at, expires_at, released_at \
-                     FROM quota_reservations WHERE id = $1";
-    let row = query(statement).bind(id.uuid()).fetch_optional(connection).await?;
-    decode::maybe(row.as_ref(), decode::reservation)
 }
 
 /// Checkpoints by used / limit, fullest first. A limit of nothing is always full; no limit is

@@ -155,7 +155,7 @@ pub(super) fn push_reach(select: &mut QueryBuilder<Db>, reach: &Reach) {
     }
     if let Some(subscriptions) = &reach.subscriptions {
         select.push(" AND s.id");
-        push_among(select, subscriptions);
+        push_among(select, subscriptions.iter().map(|id| id.uuid()));
     }
 }
 

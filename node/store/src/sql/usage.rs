@@ -1,9 +1,9 @@
 //! Usage over a range of time: rolled minutes, plus the ledger rows that are not in them.
 //!
-//! Invariant: every ledger row of kind usage in the range is seen exactly once. A row is in the
-//! rollup of its minute if and only if its `seq` is not after its shard's `rolled` cursor, and the
-//! cursor moves in the transaction that writes the rollup; so both must be read in one snapshot of
-//! the database.
+//! Invariant: every ledger row in the range that counts in sums (usage, and commits that charged) is
+//! seen exactly once. A row is in the rollup of its minute if and only if its `seq` is not after its
+//! shard's `rolled` cursor, and the cursor moves in the transaction that writes the rollup; so both
+//! must be read in one snapshot of the database.
 
 use sqlx::{QueryBuilder, query, query_scalar};
 use weir_core::units::{Micros, SubscriptionId};
@@ -98,18 +98,20 @@ fn push_measures(select: &mut QueryBuilder<Db>, reach: &Reach, start: i64, end: 
     select.push_bind(start).push(" AND u.minute < ").push_bind(end);
     if let Some(subscriptions) = &reach.subscriptions {
         select.push(" AND u.subscription_id");
-        push_among(select, subscriptions);
+        push_among(select, subscriptions.iter().map(|id| id.uuid()));
     }
     select.push(
-        " UNION ALL SELECT r.subscription_id, 1, CASE WHEN r.charged THEN r.units ELSE 0 END, \
-         CASE WHEN r.status_code >= 400 AND r.outcome <> 1 THEN 1 ELSE 0 END, \
-         CASE WHEN r.outcome = 1 THEN 1 ELSE 0 END, COALESCE(r.request_size, 0), \
-         COALESCE(r.response_size, 0) FROM ",
+        " UNION ALL SELECT r.subscription_id, CASE WHEN r.kind = 0 THEN 1 ELSE 0 END, \
+         CASE WHEN r.charged THEN r.units ELSE 0 END, \
+         CASE WHEN r.kind = 0 AND r.status_code >= 400 AND r.outcome <> 1 THEN 1 ELSE 0 END, \
+         CASE WHEN r.kind = 0 AND r.outcome = 1 THEN 1 ELSE 0 END, \
+         CASE WHEN r.kind = 0 THEN COALESCE(r.request_size, 0) ELSE 0 END, \
+         CASE WHEN r.kind = 0 THEN COALESCE(r.response_size, 0) ELSE 0 END FROM ",
     );
     push_unrolled(select, start, end);
     if let Some(subscriptions) = &reach.subscriptions {
         select.push(" WHERE r.subscription_id");
-        push_among(select, subscriptions);
+        push_among(select, subscriptions.iter().map(|id| id.uuid()));
     }
 }
 
@@ -155,7 +157,7 @@ async fn rollups_between(
     decode::all(&rows, decode::rollup)
 }
 
-/// Rows of kind usage in each `[start, end)`, there only those after the position if one is given.
+/// Rows that count in each `[start, end)`, there only those after the position if one is given.
 /// Each range is a scan of its own in the index (subscription, time, seq).
 async fn rows_between(
     connection: &mut Conn,
@@ -170,7 +172,9 @@ async fn rows_between(
         let mut select = QueryBuilder::<Db>::new(concat!(
             "SELECT ",
             ledger_columns!(),
-            " FROM usage_records r WHERE r.kind = 0 AND r.subscription_id = "
+            " FROM usage_records r WHERE ",
+            counts_in_sums!("r"),
+            " AND r.subscription_id = "
         ));
         select.push_bind(subscription.uuid());
         select.push(" AND r.event_time >= ").push_bind(start);

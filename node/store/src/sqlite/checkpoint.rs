@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use sqlx::{query, query_scalar};
-use weir_core::units::{Micros, PlanId, Seq, ShardId, SubscriptionId};
+use weir_core::units::{PlanId, Seq, ShardId, SubscriptionId};
 
 use super::bulk::{Binding, Bulk};
 use super::{Conn, ledger};
@@ -52,12 +52,10 @@ static OUTBOX: LazyLock<Bulk> = LazyLock::new(|| {
 
 static RESERVATIONS: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
-        "INSERT INTO quota_reservations AS q (id, subscription_id, amounts, created_at, \
-         expires_at, released_at) VALUES",
-        6,
-        "ON CONFLICT (id) DO UPDATE SET amounts = excluded.amounts, \
-         expires_at = excluded.expires_at, released_at = COALESCE(q.released_at, \
-         excluded.released_at)",
+        "INSERT INTO quota_reservations (id, subscription_id, amounts, created_at, expires_at) \
+         VALUES",
+        5,
+        "ON CONFLICT (id) DO NOTHING",
     )
 });
 
@@ -75,9 +73,7 @@ pub(super) async fn write(
     subscriptions(connection, &batch.subscriptions).await?;
     PERIODS.run(connection, &batch::periods(&batch.periods), bind_period).await?;
     OUTBOX.run(connection, &batch.outbox, bind_message).await?;
-    RESERVATIONS
-        .run(connection, &batch::reservations(&batch.reservations), bind_reservation)
-        .await?;
+    RESERVATIONS.run(connection, &batch.reservations, bind_reservation).await?;
     plan_switches(connection, &batch::plan_switches(&batch.plan_switches)).await?;
     counted(connection, &batch::counted(&batch.counted)).await
 }
@@ -119,8 +115,8 @@ async fn subscriptions(connection: &mut Conn, rows: &[CheckpointRow]) -> Result<
                 FROM subscription_checkpoints c WHERE c.subscription_id = s.id \
                 AND s.requests_used <> c.used \
                 AND s.id IN (SELECT unhex(value) FROM json_each($1))";
-    let ids: Vec<SubscriptionId> = rows.iter().map(|row| row.subscription).collect();
-    query(copy).bind(super::json_ids(&ids)).execute(connection).await?;
+    let ids = rows.iter().map(|row| row.subscription.uuid());
+    query(copy).bind(super::json_ids(ids)).execute(connection).await?;
     Ok(())
 }
 
@@ -201,5 +197,4 @@ fn bind_reservation<'q>(statement: Binding<'q>, row: &'q ReservationRow) -> Bind
         .bind(row.amounts.as_str())
         .bind(row.created_at.get())
         .bind(row.expires_at.get())
-        .bind(row.released_at.map(Micros::get))
 }

@@ -158,7 +158,7 @@ pub(super) async fn after_for(
         " FROM usage_records r WHERE r.shard_id = $1 AND r.seq > $2 \
          AND r.subscription_id IN (SELECT unhex(value) FROM json_each($3)) ORDER BY r.seq"
     );
-    let ids = json_ids(subscriptions);
+    let ids = json_ids(subscriptions.iter().map(|id| id.uuid()));
     let mut found = Vec::new();
     for (shard, seq) in positions {
         let rows = query(statement)

@@ -38,6 +38,8 @@ mod page;
 mod plans;
 #[path = "../sql/reads.rs"]
 mod reads;
+#[path = "../sql/reservations.rs"]
+mod reservations;
 #[path = "../sql/session.rs"]
 mod session;
 #[path = "../sql/subscriptions.rs"]
@@ -52,7 +54,8 @@ use std::time::Duration;
 
 use sqlx::migrate::Migrator;
 use sqlx::{Connection as _, QueryBuilder};
-use weir_core::units::{Micros, SubscriptionId};
+use uuid::Uuid;
+use weir_core::units::Micros;
 
 use crate::failure::Call;
 use crate::rows::LedgerRow;
@@ -162,22 +165,24 @@ impl SqliteStore {
 }
 
 /// Limits a column to these ids, given as one parameter so that the statement stays the same.
-fn push_among(select: &mut QueryBuilder<Db>, ids: &[SubscriptionId]) {
+fn push_among(select: &mut QueryBuilder<Db>, ids: impl IntoIterator<Item = Uuid>) {
     select.push(" IN (SELECT unhex(value) FROM json_each(").push_bind(json_ids(ids)).push("))");
 }
 
 /// A JSON array of ids as 32 hexadecimal digits each.
-fn json_ids(ids: &[SubscriptionId]) -> String {
-    let ids: Vec<String> = ids.iter().map(|id| id.uuid().simple().to_string()).collect();
+fn json_ids(ids: impl IntoIterator<Item = Uuid>) -> String {
+    let ids: Vec<String> = ids.into_iter().map(|id| id.simple().to_string()).collect();
     serde_json::Value::from(ids).to_string()
 }
 
-/// `usage_records r` of kind usage that are not in rollups, with `event_time` in `[start, end)`.
+/// `usage_records r` that count in sums and are not in rollups, with `event_time` in `[start, end)`.
 /// CROSS JOIN keeps SQLite to this order: a short walk per shard.
 fn push_unrolled(select: &mut QueryBuilder<Db>, start: i64, end: i64) {
-    select.push(
+    select.push(concat!(
         "(SELECT l.* FROM shard_progress p CROSS JOIN usage_records l \
-         WHERE l.shard_id = p.shard_id AND l.seq > p.rolled AND l.kind = 0 AND l.event_time >= ",
-    );
+         WHERE l.shard_id = p.shard_id AND l.seq > p.rolled AND ",
+        counts_in_sums!("l"),
+        " AND l.event_time >= ",
+    ));
     select.push_bind(start).push(" AND l.event_time < ").push_bind(end).push(") r");
 }

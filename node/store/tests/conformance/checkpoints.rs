@@ -4,7 +4,7 @@
 use uuid::Uuid;
 use weir_core::units::{Epoch, PlanId, Seq, ShardId};
 use weir_store::rows::{
-    CheckpointBatch, CheckpointRow, OutboxRow, PeriodDelta, SubscriptionStatus,
+    CheckpointBatch, CheckpointRow, OutboxRow, PeriodDelta, ReservationRow, SubscriptionStatus,
 };
 use weir_store::{Error, Loaded};
 
@@ -21,7 +21,7 @@ crate::on_both_engines!(
     an_older_version_never_replaces_a_newer_one,
     an_actor_starts_from_its_checkpoint_and_the_tail,
     many_are_loaded_at_once_and_the_unknown_are_absent,
-    a_reservation_once_released_stays_released,
+    a_reservation_is_written_once_and_found_among_others,
     a_plan_switch_happens_once_and_never_over_a_later_choice,
     counted_only_grows,
     a_large_batch_is_whole,
@@ -208,11 +208,9 @@ async fn many_are_loaded_at_once_and_the_unknown_are_absent(fixture: Fixture) {
     assert!(fixture.store.load(&[]).await.expect("nothing").is_empty());
 }
 
-async fn a_reservation_once_released_stays_released(fixture: Fixture) {
+async fn a_reservation_is_written_once_and_found_among_others(fixture: Fixture) {
     let owner = fixture.owner("a", &[0]).await;
     let made = reservation(subscription_id());
-    let released =
-        weir_store::rows::ReservationRow { released_at: Some(at(NOON + 5)), ..made.clone() };
     let write = async |number, rows: Vec<_>| {
         let batch = CheckpointBatch { reservations: rows, ..batch(number, vec![]) };
         fixture.store.checkpoint(&owner.fence, &batch).await.expect("checkpoint");
@@ -220,15 +218,20 @@ async fn a_reservation_once_released_stays_released(fixture: Fixture) {
     };
     assert_eq!(fixture.store.find_reservation(made.id).await.expect("find"), None);
     assert_eq!(write(1, vec![made.clone()]).await, Some(made.clone()));
-    assert_eq!(write(2, vec![released.clone()]).await, Some(released.clone()));
-    assert_eq!(write(3, vec![made.clone()]).await, Some(released.clone()), "late news");
-    // Made and released within one interval.
-    let short =
-        weir_store::rows::ReservationRow { id: reservation(made.subscription).id, ..released };
-    let born = weir_store::rows::ReservationRow { released_at: None, ..short.clone() };
-    write(4, vec![born, short.clone()]).await;
-    let found = fixture.store.find_reservation(short.id).await.expect("find");
-    assert_eq!(found, Some(short));
+    let other = ReservationRow { expires_at: at(NOON + 5), ..made.clone() };
+    assert_eq!(write(2, vec![other.clone()]).await, Some(made.clone()), "it stays as it was");
+    let more: Vec<_> = (0..300).map(|_| reservation(made.subscription)).collect();
+    // Twice in one batch, as after a batch that was taken and never written.
+    let repeated = more.iter().chain(&more).cloned().collect();
+    write(3, repeated).await;
+    let unknown = reservation(made.subscription).id;
+    let wanted: Vec<_> = more.iter().map(|row| row.id).chain([unknown, made.id]).collect();
+    let mut found = fixture.store.find_reservations(&wanted).await.expect("find");
+    found.sort_unstable_by_key(|row| row.id.uuid());
+    let mut expected: Vec<_> = more.into_iter().chain([made]).collect();
+    expected.sort_unstable_by_key(|row| row.id.uuid());
+    assert_eq!(found, expected);
+    assert!(fixture.store.find_reservations(&[]).await.expect("nothing").is_empty());
 }
 
 async fn a_plan_switch_happens_once_and_never_over_a_later_choice(fixture: Fixture) {

@@ -344,7 +344,6 @@ pub(crate) fn reservation(subscription: SubscriptionId) -> ReservationRow {
         amounts: r#"{"requests":5}"#.to_owned(),
         created_at: at(NOON),
         expires_at: at(NOON + MINUTE),
-        released_at: None,
     }
 }
 

@@ -1,12 +1,14 @@
-//! Upkeep: room is made ahead, and identities older than the accept window are forgotten.
+//! Upkeep: room is made ahead; identities and reservations older than the accept window are
+//! forgotten.
 
 use weir_core::units::{Seq, ShardId};
-use weir_store::rows::LedgerRow;
+use weir_store::rows::{CheckpointBatch, LedgerRow, ReservationRow};
 
-use crate::fixture::{DAY, Fixture, NOON, at, record, subscription_id};
+use crate::fixture::{DAY, Fixture, NOON, at, batch, record, reservation, subscription_id};
 
 crate::on_both_engines!(
     identities_of_old_are_forgotten_and_their_rows_stay,
+    reservations_whose_holds_returned_long_ago_are_forgotten,
     upkeep_may_run_at_any_time,
 );
 
@@ -27,6 +29,28 @@ async fn identities_of_old_are_forgotten_and_their_rows_stay(fixture: Fixture) {
         (1..=10).map(|seq| LedgerRow { seq: Seq(seq + 10), ..recorded(seq) }).collect();
     let new = store.append(&owner.fence, &again).await.expect("append").new;
     assert_eq!(new.iter().filter(|new| **new).count(), 3, "only the forgotten are new again");
+}
+
+async fn reservations_whose_holds_returned_long_ago_are_forgotten(fixture: Fixture) {
+    let store = &fixture.store;
+    let owner = fixture.owner("a", &[0]).await;
+    // More than one transaction takes, and those on the edge.
+    let expires = (0..10_500).map(|_| NOON).chain([NOON + 3, NOON + 4, NOON + 5]);
+    let subscription = subscription_id();
+    let rows: Vec<_> = expires
+        .map(|time| ReservationRow { expires_at: at(time), ..reservation(subscription) })
+        .collect();
+    let batch = CheckpointBatch { reservations: rows.clone(), ..batch(1, vec![]) };
+    store.checkpoint(&owner.fence, &batch).await.expect("checkpoint");
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    assert_eq!(store.find_reservations(&ids).await.expect("find").len(), rows.len());
+    for _ in 0..2 {
+        let identities = store.maintain(at(NOON), 2, at(NOON + 4)).await.expect("maintain");
+        assert_eq!(identities, 0);
+        let mut left = store.find_reservations(&ids).await.expect("find");
+        left.sort_unstable_by_key(|row| row.expires_at);
+        assert_eq!(left, rows[rows.len() - 2..]);
+    }
 }
 
 async fn upkeep_may_run_at_any_time(fixture: Fixture) {

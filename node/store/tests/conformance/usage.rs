@@ -28,15 +28,24 @@ const SUBSCRIPTIONS: usize = 4;
 fn sums_of<'a>(rows: impl IntoIterator<Item = &'a LedgerRow>) -> RollupSums {
     let mut sums = RollupSums::default();
     for row in rows {
+        sums.units += if row.charged { row.units } else { 0 };
+        // A commit is no request, whatever it says of one.
+        if row.kind == RowKind::Commit {
+            continue;
+        }
         let denied = row.outcome == OutcomeKind::Denied;
         sums.requests += 1;
-        sums.units += if row.charged { row.units } else { 0 };
         sums.errors += i64::from(!denied && row.status_code.is_some_and(|status| status >= 400));
         sums.denied += i64::from(denied);
         sums.bytes_in += row.request_size.unwrap_or(0);
         sums.bytes_out += row.response_size.unwrap_or(0);
     }
     sums
+}
+
+/// Requests, and commits that charged.
+fn counts(row: &LedgerRow) -> bool {
+    row.kind == RowKind::Usage || row.kind == RowKind::Commit && row.charged
 }
 
 fn plus(a: RollupSums, b: RollupSums) -> RollupSums {
@@ -53,7 +62,7 @@ fn plus(a: RollupSums, b: RollupSums) -> RollupSums {
 /// What the analytics room would add for these rows; the detail is one byte per row.
 fn rollups_of(rows: &[LedgerRow]) -> Vec<RollupRow> {
     let mut by_key: HashMap<_, Vec<&LedgerRow>> = HashMap::new();
-    for row in rows.iter().filter(|row| row.kind == RowKind::Usage) {
+    for row in rows.iter().filter(|row| counts(row)) {
         let minute = row.event_time.get() - row.event_time.get().rem_euclid(MINUTE);
         by_key.entry((row.subscription, minute, &row.api_path, &row.method)).or_default().push(row);
     }
@@ -135,9 +144,9 @@ struct World {
 
 impl World {
     fn usage_in(&self, from: Micros, to: Micros) -> impl Iterator<Item = &LedgerRow> {
-        self.rows.iter().filter(move |row| {
-            row.kind == RowKind::Usage && from <= row.event_time && row.event_time < to
-        })
+        self.rows
+            .iter()
+            .filter(move |row| counts(row) && from <= row.event_time && row.event_time < to)
     }
 }
 
@@ -234,11 +243,12 @@ async fn assert_aggregates(fixture: &Fixture, world: &World, from: Micros, to: M
     let mut expected: Vec<_> = world
         .subscriptions
         .iter()
-        .map(|id| SubscriptionUsage {
-            subscription: *id,
-            sums: sums_of(world.usage_in(start, end).filter(|row| row.subscription == *id)),
+        .filter_map(|id| {
+            let of_it = |row: &&LedgerRow| row.subscription == *id;
+            let mut rows = world.usage_in(start, end).filter(of_it).peekable();
+            rows.peek()?;
+            Some(SubscriptionUsage { subscription: *id, sums: sums_of(rows) })
         })
-        .filter(|usage| usage.sums.requests > 0)
         .collect();
     expected.sort_by_key(|usage| (-usage.sums.requests, usage.subscription));
     for limit in [1, 10] {
@@ -313,13 +323,26 @@ async fn the_request_log_pages_backwards_without_gaps(fixture: Fixture) {
 }
 
 async fn the_request_log_lists_usage_and_commits_only(fixture: Fixture) {
+    use OutcomeKind::{Denied, Served};
     let owner = fixture.owner("a", &[0]).await;
     let subscription = subscription_id();
-    let kinds = [RowKind::Usage, RowKind::Adjustment, RowKind::Reset, RowKind::Commit];
     let rows: Vec<_> = (1..)
-        .zip(kinds)
-        .map(|(seq, kind)| LedgerRow {
+        .zip([
+            (RowKind::Usage, Served, true),
+            (RowKind::Adjustment, Served, true),
+            (RowKind::Reset, Served, true),
+            (RowKind::Commit, Served, true),
+            // Settled by an event that the plan does not bill.
+            (RowKind::Commit, Served, false),
+            // A release.
+            (RowKind::Commit, Denied, false),
+            (RowKind::Usage, Denied, false),
+        ])
+        .map(|(seq, (kind, outcome, charged))| LedgerRow {
             kind,
+            outcome,
+            charged,
+            event_id: format!("event-{seq}"),
             event_time: at(NOON + i64::try_from(seq).expect("small")),
             ..full_record(subscription, 0, seq)
         })
@@ -335,9 +358,10 @@ async fn the_request_log_lists_usage_and_commits_only(fixture: Fixture) {
         limit: 10,
     };
     let listed = fixture.store.records(&filter).await.expect("records").data;
-    assert_eq!(listed, [rows[3].clone(), rows[0].clone()]);
+    assert_eq!(listed, [6, 4, 3, 0].map(|index: usize| rows[index].clone()));
     let window = fixture.store.usage_window(subscription, at(NOON), at(NOON + DAY)).await;
-    assert_eq!(window.expect("window").rows, rows[..1]);
+    let counted = [0, 3, 6].map(|index: usize| rows[index].clone());
+    assert_eq!(window.expect("window").rows, counted);
 }
 
 async fn the_fullest_quotas_come_first_and_the_unlimited_last(fixture: Fixture) {

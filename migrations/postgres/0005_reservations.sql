@@ -1,0 +1,8 @@
+-- How a reservation ended is in the ledger alone: the row of kind commit with its id, inserted once
+-- whoever commits, releases or reports usage at the same time. What was released before has no such row
+-- and must not be found open.
+DELETE FROM quota_reservations WHERE released_at IS NOT NULL;
+ALTER TABLE quota_reservations DROP COLUMN released_at;
+
+-- Forgetting holds that returned long ago. Rows arrive nearly in the order of expires_at.
+CREATE INDEX quota_reservations_expires_at ON quota_reservations USING brin (expires_at);
