@@ -154,11 +154,11 @@ pub const HOLD_TTL_DEFAULT: Duration = Duration::from_mins(1);
 // One subscription in memory
 // ---------------------------------------------------------------------------------------------
 
-/// Messages waiting in one subscription's mailbox.
+/// Messages waiting in one subscription's mailbox, and checks waiting for one subscription's commit.
 /// Larger: the last in line waits longer than its caller does, so the work is wasted.
-/// Smaller: an ordinary burst of a hot key is refused although the actor would serve it in time
-/// (at 2 µs a message this many take 2 ms).
-pub const MAILBOX_MESSAGES_MAX: usize = 1_024;
+/// Smaller: a burst at a cold or nearly used-up key is refused although one commit, some
+/// milliseconds away, would serve all of it (at 2 µs a message this many take 8 ms).
+pub const MAILBOX_MESSAGES_MAX: usize = 4_096;
 
 /// Subscriptions of one shard that may be loading from the store at once.
 /// Larger: a cold start floods the store's pool and every load times out together.
@@ -200,6 +200,10 @@ pub const NEGATIVE_KEY_CACHE_ENTRIES_MAX: usize = 50_000;
 /// How long an unknown key is remembered as unknown.
 /// Larger: a subscription made on another node is refused longer. Smaller: a scan costs more.
 pub const NEGATIVE_KEY_CACHE_TTL: Duration = Duration::from_secs(5);
+
+/// How long a connection may have something to send that the other side does not take.
+/// Larger: clients that never read fill the connection limit. Smaller: a phone in a tunnel is cut off.
+pub const SOCKET_STALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Rows of one ledger transaction.
 /// Larger: the first event of a group waits for the last, and locks are held longer.

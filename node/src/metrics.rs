@@ -40,6 +40,7 @@ pub struct Metrics {
     checkpoint_seconds: Histogram,
     checkpoint_rows: Counter,
     fenced: Counter,
+    checkpoint_refused: Counter,
     activations: Counter,
     activation_failures: Counter,
     passivations: Counter,
@@ -88,6 +89,7 @@ impl Metrics {
             checkpoint_seconds: histogram!("weir_checkpoint_duration_seconds"),
             checkpoint_rows: counter!("weir_checkpoint_rows_total"),
             fenced: counter!("weir_fenced_writes_total"),
+            checkpoint_refused: counter!("weir_checkpoint_refused_total"),
             activations: counter!("weir_activations_total", "result" => "ok"),
             activation_failures: counter!("weir_activations_total", "result" => "failed"),
             passivations: counter!("weir_passivations_total"),
@@ -163,6 +165,11 @@ impl Metrics {
     /// A write bounced off a fence.
     pub fn fenced(&self, shards: usize) {
         self.fenced.increment(shards as u64);
+    }
+
+    /// A subscription's state was refused by the store.
+    pub fn checkpoint_refused(&self) {
+        self.checkpoint_refused.increment(1);
     }
 
     /// An actor was loaded, or could not be.

@@ -101,7 +101,7 @@ impl Router {
             return Ok(Verdict::Refused(Reason::KeyRevoked));
         }
         let shard = self.catalog.shard_of(id);
-        match self.shards.check(id, shard, check).await {
+        match self.shards.check(id, shard, &check).await {
             Ok(decision) => Ok(Verdict::Decided(id, Box::new(decision))),
             // Deleted between look-up and load.
             Err(Undecided::NotFound) => Ok(Verdict::Refused(Reason::UnknownKey)),

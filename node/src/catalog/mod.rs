@@ -10,6 +10,7 @@ pub mod plan_document;
 pub mod principal;
 mod remembered;
 
+use std::hash::Hash;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -186,11 +187,9 @@ impl Catalog {
             Some((key, row)) => KeyLookup::Good { key: key.id, subscription: row.id },
             None => KeyLookup::Unknown,
         };
-        if generation == self.generation.read() {
-            match lookup {
-                KeyLookup::Unknown => self.unknown_keys.insert(self.clock.now(), hash, ()),
-                found => self.keys.insert(self.clock.now(), hash, found),
-            }
+        match lookup {
+            KeyLookup::Unknown => self.remember(generation, &self.unknown_keys, &hash, ()),
+            found => self.remember(generation, &self.keys, &hash, found),
         }
         Ok(lookup)
     }
@@ -205,9 +204,7 @@ impl Catalog {
             return Ok(None);
         };
         let known = Arc::new(self.known(&row));
-        if generation == self.generation.read() {
-            self.subscriptions.insert(self.clock.now(), id, known.clone());
-        }
+        self.remember(generation, &self.subscriptions, &id, known.clone());
         Ok(Some(known))
     }
 
@@ -240,9 +237,7 @@ impl Catalog {
         }
         let generation = self.generation.read();
         let plan = self.read_plan(id, None).await?;
-        if generation == self.generation.read() {
-            self.newest.insert(self.clock.now(), id, plan.clone());
-        }
+        self.remember(generation, &self.newest, &id, plan.clone());
         Ok(plan)
     }
 
@@ -286,16 +281,29 @@ impl Catalog {
         let generation = self.generation.read();
         let row = self.store.0.find_token(hash).await.map_err(TokenError::Store)?;
         let Some(principal) = row.as_ref().and_then(Principal::from_row) else {
-            if generation == self.generation.read() {
-                self.unknown_tokens.insert(self.clock.now(), *hash, ());
-            }
+            self.remember(generation, &self.unknown_tokens, hash, ());
             return Err(TokenError::Unknown);
         };
         let principal = Arc::new(principal);
-        if generation == self.generation.read() {
-            self.tokens.insert(self.clock.now(), *hash, principal.clone());
-        }
+        self.remember(generation, &self.tokens, hash, principal.clone());
         Ok(principal)
+    }
+
+    /// Remembers what was read since `generation`, unless something changed meanwhile. A change counts
+    /// first and forgets then, so one that comes between look and insertion is seen after it.
+    fn remember<K: Hash + Eq + Clone, V: Clone>(
+        &self,
+        generation: u64,
+        cache: &Remembered<K, V>,
+        key: &K,
+        value: V,
+    ) {
+        if generation == self.generation.read() {
+            cache.insert(self.clock.now(), key.clone(), value);
+        }
+        if generation != self.generation.read() {
+            cache.forget(key);
+        }
     }
 
     /// A subscription changed. When it is deleted its keys must be forgotten too.

@@ -20,12 +20,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use uuid::Uuid;
+#[cfg(target_os = "linux")]
+use weir_config::limits;
 
 use super::problem::Problem;
 
@@ -98,6 +102,7 @@ async fn serve_connection(
 ) {
     // Answers are small: waiting to fill a segment would only add latency.
     let _ = socket.set_nodelay(true);
+    bound_stalls(&socket);
     let service = service_fn(move |request| respond(router.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -115,6 +120,17 @@ async fn serve_connection(
     if let Err(error) = outcome {
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// A client that reads nothing does not hold its connection for ever.
+fn bound_stalls(socket: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    {
+        // Where the kernel refuses, the bound on connections remains.
+        let _ = SockRef::from(socket).set_tcp_user_timeout(Some(limits::SOCKET_STALL_TIMEOUT));
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
 }
 
 async fn respond(router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {

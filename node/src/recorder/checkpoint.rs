@@ -28,6 +28,10 @@ use crate::ownership::Ownership;
 const LANE: i16 = 0;
 /// First pause before a repeat; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// States of one batch that the store may refuse for good while the node goes on. More: what is broken
+/// is the store, and every actor would be loaded anew every second. Fewer: a handful of damaged
+/// subscriptions ends a node that serves all others.
+const REFUSED_MAX: usize = 8;
 /// Longest pause before a repeat: how late a store that came back is noticed.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
@@ -43,6 +47,8 @@ pub trait Dirty: Send + Sync + 'static {
     fn take(&self) -> Take;
     /// What was taken last is committed.
     fn confirm(&self);
+    /// What was taken last can never be committed: it starts anew from what was.
+    fn discard(&self);
 }
 
 /// Answer of [`Dirty::take`].
@@ -177,6 +183,15 @@ fn locked(queue: &Queue) -> std::sync::MutexGuard<'_, Vec<Arc<dyn Dirty>>> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How a batch ended.
+enum Written {
+    Committed,
+    /// The store will not have it, now or later. Nothing of it was written.
+    Refused,
+    /// This node may not write any more.
+    Lost,
+}
+
 struct Writer {
     door: Arc<Checkpointer>,
     parts: CheckpointerParts,
@@ -260,7 +275,7 @@ impl Writer {
         dirty: Vec<Arc<dyn Dirty>>,
         counted: Vec<(ShardId, Seq)>,
     ) -> Vec<Arc<dyn Dirty>> {
-        let (mut batch, taken) = self.gather(dirty).await;
+        let (mut batch, mut taken) = self.gather(dirty).await;
         // Holes that opened while the round was under way hold their shard's bound.
         let still: HashMap<ShardId, Seq> = self.parts.ownership.countable().into_iter().collect();
         batch.counted = counted
@@ -270,16 +285,50 @@ impl Writer {
         if batch.subscriptions.is_empty() && batch.counted.is_empty() {
             return Vec::new();
         }
-        self.number += 1;
         batch.lane = LANE;
-        batch.number = self.number;
-        if !self.write_until_taken(&mut batch).await {
-            return Vec::new();
+        let mut refused: HashSet<SubscriptionId> = HashSet::new();
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            // Without gaps: a batch that was refused leaves its number to the next.
+            part.number = self.number + 1;
+            match self.write_until_taken(&mut part).await {
+                Written::Committed => {
+                    self.number = part.number;
+                    for &(shard, seq) in &part.counted {
+                        self.parts.ownership.advance_counted(shard, seq);
+                    }
+                }
+                // One state that the store will not have must not keep back the others (INV-7).
+                Written::Refused if part.subscriptions.len() > 1 => {
+                    parts.extend(part.halves());
+                }
+                Written::Refused
+                    if !part.subscriptions.is_empty() && refused.len() < REFUSED_MAX =>
+                {
+                    refused.extend(part.subscriptions.iter().map(|row| row.subscription));
+                }
+                Written::Refused => {
+                    self.parts.lost.cancel();
+                    return Vec::new();
+                }
+                Written::Lost => return Vec::new(),
+            }
         }
-        for &(shard, seq) in &batch.counted {
-            self.parts.ownership.advance_counted(shard, seq);
-        }
+        taken.retain(|dirty| {
+            let is_refused = refused.contains(&dirty.subscription());
+            if is_refused {
+                self.set_aside(&**dirty);
+            }
+            !is_refused
+        });
         taken
+    }
+
+    fn set_aside(&self, dirty: &dyn Dirty) {
+        tracing::error!(subscription = %dirty.subscription(), "its state cannot be written");
+        self.parts.metrics.checkpoint_refused();
+        self.died(dirty);
+        dirty.discard();
     }
 
     /// Asks all of them at once; those that died become holes.
@@ -321,8 +370,7 @@ impl Writer {
         ownership.open_hole(subscription.subscription(), subscription.shard(), subscription.born());
     }
 
-    /// False when the batch can never be written.
-    async fn write_until_taken(&self, batch: &mut CheckpointBatch) -> bool {
+    async fn write_until_taken(&self, batch: &mut CheckpointBatch) -> Written {
         let mut pause = PAUSE_MIN;
         loop {
             for row in &mut batch.subscriptions {
@@ -341,7 +389,7 @@ impl Writer {
                 Ok(()) => {
                     self.parts.health.set_up(true);
                     self.parts.metrics.checkpointed(batch.subscriptions.len(), stopwatch.elapsed());
-                    return true;
+                    return Written::Committed;
                 }
                 Err(error) if error.is_away() => {
                     self.parts.health.set_up(false);
@@ -354,18 +402,18 @@ impl Writer {
                         self.parts.metrics.fenced(shards.len());
                         tracing::error!(shards = shards.len(), "this node lost its shards");
                         self.parts.lost.cancel();
-                        return false;
+                        return Written::Lost;
                     }
                 }
                 Err(error) => {
-                    tracing::error!(error = %chain(&error), "a checkpoint failed for good");
-                    self.parts.lost.cancel();
-                    return false;
+                    let states = batch.subscriptions.len();
+                    tracing::error!(error = %chain(&error), states, "a checkpoint was refused");
+                    return Written::Refused;
                 }
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.parts.lost.cancelled() => return false,
+                () = self.parts.lost.cancelled() => return Written::Lost,
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }

@@ -1,7 +1,7 @@
-//! What a subscription actor is told, and what it answers.
+//! What a subscription actor is told, and what it answers. Checks do not come this way, see `handle`.
 
 use tokio::sync::oneshot;
-use weir_core::meter::{Check, Decision, Entry};
+use weir_core::meter::{Decision, Entry};
 use weir_core::units::Micros;
 
 use super::handle::Permit;
@@ -43,8 +43,6 @@ pub struct UsageView {
 /// Messages. Requests carry the permit that admitted them.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// May this pass?
-    Check(Check, CheckReply, Permit),
     /// Rows are durable.
     Record(Vec<Entry>, oneshot::Sender<()>, Permit),
     /// Where does everything stand?
@@ -55,6 +53,8 @@ pub(super) enum Message {
     Take(oneshot::Sender<Taken>),
     /// That checkpoint is committed.
     Confirm,
+    /// That checkpoint cannot be committed.
+    Discard,
     /// Some have waited long enough.
     Overdue,
     /// Rest, if nothing is going on.

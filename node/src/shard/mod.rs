@@ -1,7 +1,8 @@
 //! Subscriptions in memory: one actor each, supervised by one actor a shard.
 //!
 //! ```text
-//!   router ─▶ Shards ── resident? ── yes ─▶ handle ─▶ subscription actor ─▶ meter
+//!   router ─▶ Shards ── resident? ── yes ─▶ handle ─┬─ check ──────▶ meter, under the lock
+//!                           │                        └─ the rest ─▶ subscription actor ─▶ the same
 //!                           └── no ─▶ shard actor ─▶ spawn ─▶ loader (batched) ─▶ store
 //! ```
 //! Invariants: at most one actor a subscription; a mailbox never holds more than its admission limit
@@ -15,6 +16,8 @@ mod registry;
 mod subscription;
 mod supervisor;
 mod sweeper;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +55,7 @@ pub struct Deps {
 /// Sizes and times of this room.
 #[derive(Clone, Copy, Debug)]
 pub struct ActorLimits {
-    /// Requests that may wait in one mailbox.
+    /// Requests that may wait in one mailbox, and checks that may wait for one commit.
     pub mailbox_messages_max: u32,
     /// How long a check may wait for escrow, and a reservation for its commit.
     pub commit_wait: Duration,

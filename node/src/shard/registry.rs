@@ -16,6 +16,7 @@ use super::Deps;
 use super::handle::{NotAdmitted, Permit, SubscriptionHandle};
 use super::loader::{LoadError, Loader};
 use super::message::{Message, Undecided, UsageView};
+use super::subscription::Checked;
 use super::supervisor::{ShardMessage, Supervisor, SupervisorArguments};
 use crate::catalog::definition::Definition;
 use crate::recorder::{Apply, NotApplied};
@@ -104,26 +105,26 @@ impl Shards {
         &self,
         id: SubscriptionId,
         shard: ShardId,
-        check: Check,
+        check: &Check,
     ) -> Result<Decision, Undecided> {
-        for _ in 1..ATTEMPTS {
-            // Kept for another attempt; nearly always without a heap allocation.
-            let again = check.clone();
-            let (handle, permit) = self.admit(id, shard).await?;
-            let (reply, answer) = oneshot::channel();
-            handle.touch(self.deps.clock.now());
-            if !handle.send(Message::Check(again, reply, permit)) {
+        for _ in 0..ATTEMPTS {
+            let handle = self.find(id, shard).await?;
+            let Some(checked) = handle.check(self.deps.clock.now(), check) else {
                 self.forget(&handle, id);
                 continue;
-            }
-            if let Ok(decided) = answer.await {
-                return decided;
+            };
+            // Kept while it waits, it would keep a dead actor's state.
+            drop(handle);
+            match checked {
+                Checked::Now(decided) => return decided,
+                Checked::Later(answer) => {
+                    if let Ok(decided) = answer.await {
+                        return decided;
+                    }
+                }
             }
         }
-        let (handle, permit) = self.admit(id, shard).await?;
-        let (reply, answer) = oneshot::channel();
-        handle.send(Message::Check(check, reply, permit));
-        answer.await.unwrap_or(Err(Undecided::Failed))
+        Err(Undecided::Failed)
     }
 
     /// Where everything stands.

@@ -42,6 +42,8 @@ pub struct FaultyStore {
     faults_percent: AtomicU32,
     /// How many had.
     pub faults: AtomicU32,
+    /// Whose state it will not have.
+    unwanted: std::sync::Mutex<Option<SubscriptionId>>,
 }
 
 impl FaultyStore {
@@ -52,12 +54,18 @@ impl FaultyStore {
             fates: std::sync::Mutex::new(StdRng::seed_from_u64(seed)),
             faults_percent: AtomicU32::new(0),
             faults: AtomicU32::new(0),
+            unwanted: std::sync::Mutex::new(None),
         }
     }
 
     /// From now on this many of 100 writes go wrong.
     pub fn set_faults(&self, percent: u32) {
         self.faults_percent.store(percent, Ordering::Relaxed);
+    }
+
+    /// From now on no checkpoint with the state of this one is taken.
+    pub fn refuse_state_of(&self, subscription: Option<SubscriptionId>) {
+        *self.unwanted.lock().expect("no test panics under this lock") = subscription;
     }
 
     fn fate(&self) -> Fate {
@@ -100,6 +108,10 @@ impl Store for FaultyStore {
     }
 
     async fn checkpoint(&self, fence: &Fence, batch: &CheckpointBatch) -> Result<()> {
+        let unwanted = *self.unwanted.lock().expect("no test panics under this lock");
+        if batch.subscriptions.iter().any(|row| Some(row.subscription) == unwanted) {
+            return Err(Error::Broken { operation: "checkpoint", source: "unwanted".into() });
+        }
         meet!(self, "checkpoint", self.inner.checkpoint(fence, batch))
     }
 

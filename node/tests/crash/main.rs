@@ -343,7 +343,7 @@ async fn a_hard_limit_holds_over_deaths_and_lost_answers() {
                 let check = Check { cost: Units::new(cost), ..Check::default() };
                 let shard = node.api.router.catalog().shard_of(id);
                 // Degraded decisions are past the escrow by the operator's own choice.
-                if let Ok(decision) = node.api.router.shards().check(id, shard, check).await
+                if let Ok(decision) = node.api.router.shards().check(id, shard, &check).await
                     && decision.allowed
                     && decision.mode == weir_core::meter::Mode::Enforced
                 {
@@ -374,5 +374,44 @@ async fn a_second_send_of_the_same_event_is_told_to_be_a_duplicate() {
     assert_eq!(outcomes, Ok(vec![Recorded::New, Recorded::Duplicate, Recorded::New]));
     let outcomes = node.api.recorder.record(vec![row("a"), row("a"), row("b")]).await;
     assert_eq!(outcomes, Ok(vec![Recorded::Duplicate; 3]));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_the_store_refuses_holds_up_nobody_else() {
+    let mut rng = StdRng::seed_from_u64(3);
+    let inner = SqliteStore::open(&SqliteOptions::memory()).await.expect("it opens");
+    let store = Arc::new(FaultyStore::new(Arc::new(inner), 3));
+    let node = start_on(store.clone(), &config()).await.expect("it starts");
+    seed(&*store, node.api.clock.now()).await;
+    store.refuse_state_of(Some(subscription(2)));
+    let mut sent = Sent::new();
+    send_some(&node, &mut rng, &mut sent, 20).await;
+    send_the_rest(&node, &mut sent).await;
+    let refused = "weir_checkpoint_refused_total";
+    eventually("it was refused, and again", async || {
+        let figures = node.api.metrics.render(&[]);
+        let line = figures.lines().find(|line| line.starts_with(refused));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).is_some_and(|n: u64| n >= 2)
+    })
+    .await;
+    for index in [0, 1, 3, 4, 5] {
+        let id = subscription(index);
+        let shard = node.api.router.catalog().shard_of(id);
+        eventually("the others are written", async || {
+            let loaded = store.load(&[(id, shard, Seq::default())]).await.expect("it loads");
+            loaded[0].checkpoint.is_some()
+        })
+        .await;
+    }
+    assert!(!node.lost.is_cancelled(), "INV-7: the node ended for one subscription");
+    audit_all(&node, &sent).await;
+
+    store.refuse_state_of(None);
+    send_some(&node, &mut rng, &mut sent, 20).await;
+    send_the_rest(&node, &mut sent).await;
+    node.stop().await;
+    let node = start_on(store.clone(), &config()).await.expect("it starts again");
+    audit_all(&node, &sent).await;
     node.stop().await;
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use serde::de::value::{CowStrDeserializer, MapAccessDeserializer};
-use serde::de::{DeserializeSeed, Error, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
@@ -57,7 +57,11 @@ impl<'de> Deserialize<'de> for PlanUpdate {
     }
 }
 
-/// All members of an object but `effective`, which it keeps.
+/// What an answer says of a plan and nobody can change: ignored, so that a plan that was read can be
+/// edited and sent back.
+const READ_ONLY: [&str; 3] = ["id", "version", "createdAt"];
+
+/// All members of an object but `effective`, which it keeps, and those that are read-only.
 struct WithoutEffective<'a, A> {
     map: A,
     effective: &'a mut Effective,
@@ -72,6 +76,10 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutEffective<'_, A> {
         seed: K,
     ) -> Result<Option<K::Value>, A::Error> {
         while let Some(key) = self.map.next_key::<String>()? {
+            if READ_ONLY.contains(&&*key) {
+                self.map.next_value::<IgnoredAny>()?;
+                continue;
+            }
             if key != "effective" {
                 let key = CowStrDeserializer::<A::Error>::new(key.into());
                 return seed.deserialize(key).map(Some);

@@ -223,6 +223,11 @@ fn an_update_says_from_when_it_holds() {
         (json!({"name": "x", "effective": "now"}), Effective::Now),
         (json!({"effective": "period_end", "name": "x"}), Effective::PeriodEnd),
         (json!({"name": "x", "effective": null}), Effective::Now),
+        // As it was read.
+        (
+            json!({"id": "i", "version": 3, "createdAt": "t", "name": "x", "effective": "now"}),
+            Effective::Now,
+        ),
     ];
     for (body, expected) in stories {
         let update: PlanUpdate = read(body.to_string().as_bytes()).expect("valid");
