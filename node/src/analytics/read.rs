@@ -105,6 +105,11 @@ impl Analytics {
             fold_window(&window, &mut fold).await;
             length = next_length(length, items);
             from = end;
+            if items == 0 && from < to {
+                // Years without usage cost one question, not one a day.
+                let next = self.store.next_usage(subscription, from, to).await?;
+                from = next.map_or(to, |next| minute_of(next).max(from));
+            }
         }
         Ok(fold)
     }

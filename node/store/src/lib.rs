@@ -336,6 +336,15 @@ pub trait Store: Send + Sync + 'static {
     /// released.
     async fn records(&self, filter: &RecordFilter) -> Result<Page<LedgerRow>>;
 
+    /// The first moment in `[from, to)` at which a subscription has usage, rolled up (then the start of
+    /// its minute) or not. Lets a reader of a long range pass over the time when there was none.
+    async fn next_usage(
+        &self,
+        subscription: SubscriptionId,
+        from: Micros,
+        to: Micros,
+    ) -> Result<Option<Micros>>;
+
     /// One subscription's usage in `[from, to)`, in one snapshot of the database. A commit that
     /// charged counts with its units and is no request, here and in the two sums below.
     async fn usage_window(

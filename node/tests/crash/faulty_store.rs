@@ -287,6 +287,15 @@ impl Store for FaultyStore {
         self.inner.records(filter).await
     }
 
+    async fn next_usage(
+        &self,
+        subscription: SubscriptionId,
+        from: Micros,
+        to: Micros,
+    ) -> Result<Option<Micros>> {
+        self.inner.next_usage(subscription, from, to).await
+    }
+
     async fn usage_window(
         &self,
         subscription: SubscriptionId,

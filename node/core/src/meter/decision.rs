@@ -29,6 +29,14 @@ pub struct Check {
     pub degraded: bool,
 }
 
+impl Check {
+    /// Whether it says itself that it only looks, whatever the plan.
+    pub fn asks_for_nothing(&self) -> bool {
+        self.cost.is_some_and(Units::is_zero)
+            && self.others.iter().all(|(_, amount)| amount.is_zero())
+    }
+}
+
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {

@@ -112,7 +112,10 @@ impl Resident {
     // ---- checks ----
 
     pub(in crate::shard) fn check(&mut self, now: Micros, check: &Check) -> Checked {
-        match self.step(now, check) {
+        // In the order they came: one that asks for less must not take what those before it wait for.
+        let others_wait = !self.waiters.is_empty() && self.deps.health.is_prompt(now);
+        let queues = others_wait && !check.asks_for_nothing();
+        match if queues { Step::Wait } else { self.step(now, check) } {
             Step::Answer(answer) => Checked::Now(answer),
             Step::Park(version, decision) => {
                 let (reply, answer) = oneshot::channel();
@@ -215,12 +218,12 @@ impl Resident {
         for Parked { decision, reply, .. } in durable {
             let _ = reply.send(Ok(*decision));
         }
-        for waiter in std::mem::take(&mut self.waiters) {
+        while let Some(waiter) = self.waiters.pop_front() {
             match self.step(now, &waiter.check) {
                 Step::Answer(answer) => drop(waiter.reply.send(answer)),
                 Step::Park(version, decision) => self.park(now, version, decision, waiter.reply),
-                // It keeps the time it has already waited.
-                Step::Wait => self.waiters.push_back(waiter),
+                // It keeps its place, and the time it has already waited.
+                Step::Wait => return self.waiters.push_front(waiter),
             }
         }
     }

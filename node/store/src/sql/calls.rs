@@ -254,6 +254,15 @@ impl Store for Engine {
         read!(self, "list records", |connection| reads::records(connection, filter))
     }
 
+    async fn next_usage(
+        &self,
+        subscription: SubscriptionId,
+        from: Micros,
+        to: Micros,
+    ) -> Result<Option<Micros>> {
+        read!(self, "find usage", |connection| usage::next(connection, subscription, from, to))
+    }
+
     async fn usage_window(
         &self,
         subscription: SubscriptionId,

@@ -34,6 +34,29 @@ pub(super) async fn window(
     Ok(UsageWindow { rollups, rows })
 }
 
+/// When a subscription's first usage in `[from, to)` was.
+pub(super) async fn next(
+    connection: &mut Conn,
+    subscription: SubscriptionId,
+    from: Micros,
+    to: Micros,
+) -> Result<Option<Micros>, Failure> {
+    // One step into each of two indexes.
+    let statement = "SELECT min(first.at) FROM ( \
+         SELECT (SELECT u.minute FROM api_usage_analytics u WHERE u.subscription_id = $1 \
+             AND u.minute >= $2 AND u.minute < $3 ORDER BY u.minute LIMIT 1) AS at \
+         UNION ALL \
+         SELECT (SELECT r.event_time FROM usage_records r WHERE r.subscription_id = $1 \
+             AND r.event_time >= $2 AND r.event_time < $3 ORDER BY r.event_time LIMIT 1)) first";
+    let first = query_scalar::<Db, Option<i64>>(statement)
+        .bind(subscription.uuid())
+        .bind(from.get())
+        .bind(to.get())
+        .fetch_one(connection)
+        .await?;
+    Ok(first.map(Micros::from_micros))
+}
+
 /// Sums per subscription over the whole minutes of `[from, to)`, most requests first. One
 /// statement, hence one snapshot.
 pub(super) async fn by_subscription(

@@ -18,6 +18,7 @@ crate::on_both_engines!(
     rollups_add_up_and_their_details_merge,
     any_range_over_any_state_of_rolling_sums_exactly,
     a_range_within_one_minute_is_read_from_the_ledger,
+    the_next_usage_is_found_rolled_up_or_not,
     the_request_log_pages_backwards_without_gaps,
     the_request_log_lists_usage_and_commits_only,
     the_fullest_quotas_come_first_and_the_unlimited_last,
@@ -277,6 +278,28 @@ async fn a_range_within_one_minute_is_read_from_the_ledger(fixture: Fixture) {
         let window = window.expect("window");
         assert!(window.rows.is_empty() && window.rollups.is_empty(), "[{from}, {to}) is empty");
     }
+}
+
+async fn the_next_usage_is_found_rolled_up_or_not(fixture: Fixture) {
+    let owner = fixture.owner("a", &[0]).await;
+    let subscription = subscription_id();
+    let rows: Vec<_> = (1..=50).map(|seq| record(subscription, 0, seq)).collect();
+    let first = rows[0].event_time;
+    let after = |span: i64| at(first.get() + span);
+    let never = (at(0), at(NOON * 2));
+    let found = async |(from, to)| {
+        fixture.store.next_usage(subscription, from, to).await.expect("it is read")
+    };
+    assert_eq!(found(never).await, None);
+    fixture.store.append(&owner.fence, &rows).await.expect("append");
+    assert_eq!(found(never).await, Some(first));
+    assert_eq!(found((after(1), at(NOON * 2))).await, Some(rows[1].event_time));
+    assert_eq!(found((at(0), first)).await, None, "the end is not in the range");
+    roll(&fixture, &owner, 0, 0, 50).await.expect("roll");
+    let minute = at(first.get() - first.get() % MINUTE);
+    assert_eq!(found(never).await, Some(minute));
+    let other = fixture.store.next_usage(subscription_id(), never.0, never.1).await;
+    assert_eq!(other.expect("it is read"), None);
 }
 
 async fn the_request_log_pages_backwards_without_gaps(fixture: Fixture) {
