@@ -177,7 +177,8 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
         health: health.clone(),
         metrics: metrics.clone(),
         limits: ActorLimits {
-            mailbox_messages_max: u32::try_from(config.actors.mailbox_messages_max).unwrap_or(1024),
+            mailbox_messages_max: u32::try_from(config.actors.mailbox_messages_max)
+                .unwrap_or(u32::MAX),
             commit_wait: COMMIT_WAIT,
             passivate_after: config.actors.passivate_after,
             resident_max: config.actors.resident_max,

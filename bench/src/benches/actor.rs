@@ -1,4 +1,4 @@
-//! Row 4: a check through router, mailbox and actor, without HTTP.
+//! Row 4: a check through the router and under the lock of its actor's state, without HTTP.
 
 use std::time::Instant;
 

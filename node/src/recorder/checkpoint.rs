@@ -276,19 +276,15 @@ impl Writer {
         counted: Vec<(ShardId, Seq)>,
     ) -> Vec<Arc<dyn Dirty>> {
         let (mut batch, mut taken) = self.gather(dirty).await;
-        // Holes that opened while the round was under way hold their shard's bound.
-        let still: HashMap<ShardId, Seq> = self.parts.ownership.countable().into_iter().collect();
-        batch.counted = counted
-            .into_iter()
-            .filter_map(|(shard, seq)| Some((shard, seq.min(*still.get(&shard)?))))
-            .collect();
-        if batch.subscriptions.is_empty() && batch.counted.is_empty() {
-            return Vec::new();
-        }
         batch.lane = LANE;
-        let mut refused: HashSet<SubscriptionId> = HashSet::new();
+        batch.counted = counted;
+        let mut refused = 0;
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
+            self.hold_bounds(&mut part);
+            if part.subscriptions.is_empty() && part.counted.is_empty() {
+                continue;
+            }
             // Without gaps: a batch that was refused leaves its number to the next.
             part.number = self.number + 1;
             match self.write_until_taken(&mut part).await {
@@ -298,14 +294,20 @@ impl Writer {
                         self.parts.ownership.advance_counted(shard, seq);
                     }
                 }
-                // One state that the store will not have must not keep back the others (INV-7).
-                Written::Refused if part.subscriptions.len() > 1 => {
-                    parts.extend(part.halves());
-                }
-                Written::Refused
-                    if !part.subscriptions.is_empty() && refused.len() < REFUSED_MAX =>
-                {
-                    refused.extend(part.subscriptions.iter().map(|row| row.subscription));
+                // One state that the store will not have must not keep back the others (INV-7), nor
+                // the bounds of their shards.
+                Written::Refused if part.subscriptions.len() > 1 => parts.extend(part.split()),
+                Written::Refused if !part.subscriptions.is_empty() && refused < REFUSED_MAX => {
+                    refused += 1;
+                    let is_refused = |dirty: &Arc<dyn Dirty>| {
+                        part.subscriptions
+                            .iter()
+                            .any(|row| row.subscription == dirty.subscription())
+                    };
+                    taken
+                        .extract_if(.., |dirty| is_refused(dirty))
+                        .for_each(|dirty| self.set_aside(&*dirty));
+                    parts.push(part.bounds());
                 }
                 Written::Refused => {
                     self.parts.lost.cancel();
@@ -314,14 +316,18 @@ impl Writer {
                 Written::Lost => return Vec::new(),
             }
         }
-        taken.retain(|dirty| {
-            let is_refused = refused.contains(&dirty.subscription());
-            if is_refused {
-                self.set_aside(&**dirty);
-            }
-            !is_refused
-        });
         taken
+    }
+
+    /// Holes that opened since the bounds were read hold those of their shards.
+    fn hold_bounds(&self, part: &mut CheckpointBatch) {
+        if part.counted.is_empty() {
+            return;
+        }
+        let still: HashMap<ShardId, Seq> = self.parts.ownership.countable().into_iter().collect();
+        let counted = std::mem::take(&mut part.counted).into_iter();
+        let held = counted.filter_map(|(shard, seq)| Some((shard, seq.min(*still.get(&shard)?))));
+        part.counted = held.collect();
     }
 
     fn set_aside(&self, dirty: &dyn Dirty) {

@@ -8,8 +8,35 @@ use std::collections::{BTreeMap, HashSet};
 use weir_core::units::{Epoch, Micros, PlanId, Seq, ShardId, SubscriptionId};
 
 use crate::failure::Failure;
-use crate::rows::{CheckpointBatch, LedgerRow, PeriodDelta};
+use crate::rows::{CheckpointBatch, CheckpointRow, LedgerRow, PeriodDelta};
 use crate::{Appended, Fence};
+
+impl CheckpointBatch {
+    /// The same in three batches, to be written from the last to the first: half of the subscriptions,
+    /// the other half, and the bounds, which hold only when both are written or set aside.
+    pub fn split(self) -> [Self; 3] {
+        let (first, second) = self.subscriptions.split_at(self.subscriptions.len() / 2);
+        let ids = |rows: &[CheckpointRow]| rows.iter().map(|row| row.subscription).collect();
+        let (first, second): (HashSet<_>, HashSet<_>) = (ids(first), ids(second));
+        [self.clone().bounds(), self.clone().only(&second), self.only(&first)]
+    }
+
+    /// Its bounds alone.
+    #[must_use]
+    pub fn bounds(self) -> Self {
+        Self { lane: self.lane, number: self.number, counted: self.counted, ..Self::default() }
+    }
+
+    fn only(mut self, ids: &HashSet<SubscriptionId>) -> Self {
+        self.subscriptions.retain(|row| ids.contains(&row.subscription));
+        self.periods.retain(|row| ids.contains(&row.subscription));
+        self.outbox.retain(|row| ids.contains(&row.subscription));
+        self.reservations.retain(|row| ids.contains(&row.subscription));
+        self.plan_switches.retain(|(id, _)| ids.contains(id));
+        self.counted.clear();
+        self
+    }
+}
 
 /// One delta per period: units add up, the rest is the last one's.
 pub(crate) fn periods(deltas: &[PeriodDelta]) -> Vec<PeriodDelta> {
@@ -123,6 +150,47 @@ mod tests {
             merged.iter().map(|d| (d.quota.as_str(), d.start.get(), d.used_delta)).collect();
         assert_eq!(sums, [("a", 0, 7), ("a", 9, 1), ("b", 0, 5)]);
         assert_eq!(merged[0].quota_limit, Some(4), "the last delta knows the limit best");
+    }
+
+    fn state(number: u128) -> CheckpointRow {
+        CheckpointRow {
+            subscription: SubscriptionId::from_uuid(Uuid::from_u128(number)),
+            shard: ShardId(0),
+            epoch: Epoch(1),
+            version: 1,
+            last_seq: Seq(1),
+            used: 0,
+            quota_limit: None,
+            period_start: Micros::EPOCH,
+            period_end: Micros::EPOCH,
+            escrow_hi: 0,
+            clean: false,
+            snapshot: Vec::new(),
+            taken_at: Micros::EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_split_batch_has_each_subscription_whole_and_its_bounds_by_themselves() {
+        let plan = PlanId::from_uuid(Uuid::from_u128(9));
+        let batch = CheckpointBatch {
+            lane: 3,
+            number: 7,
+            subscriptions: vec![state(2), state(1), state(3)],
+            periods: vec![delta("a", 0, 3), delta("b", 0, 5)],
+            plan_switches: vec![(state(3).subscription, plan)],
+            counted: vec![(ShardId(4), Seq(8))],
+            ..CheckpointBatch::default()
+        };
+        let [bounds, second, first] = batch.clone().split();
+        assert_eq!(bounds, batch.clone().bounds());
+        assert_eq!((&bounds.counted, bounds.subscriptions.len()), (&batch.counted, 0));
+        assert_eq!(first.subscriptions, batch.subscriptions[..1]);
+        assert_eq!(second.subscriptions, batch.subscriptions[1..]);
+        assert_eq!((first.periods.len(), second.periods), (0, batch.periods));
+        assert_eq!((first.plan_switches.len(), second.plan_switches), (0, batch.plan_switches));
+        assert!(first.counted.is_empty() && second.counted.is_empty());
+        assert_eq!([(first.lane, first.number), (bounds.lane, bounds.number)], [(3, 7); 2]);
     }
 
     #[test]

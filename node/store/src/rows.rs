@@ -5,8 +5,6 @@
 //! Times are [`Micros`], counters `i64` because SQL has no unsigned type; the node keeps them
 //! within `0 ..= 2^53 - 1` except for adjustments, which may be negative.
 
-use std::collections::HashSet;
-
 use uuid::Uuid;
 use weir_core::units::{Epoch, Micros, PlanId, ReservationId, Seq, ShardId, SubscriptionId};
 
@@ -229,46 +227,6 @@ pub struct CheckpointBatch {
     pub plan_switches: Vec<(SubscriptionId, PlanId)>,
     /// Per shard: every ledger row up to this one is in some committed checkpoint.
     pub counted: Vec<(ShardId, Seq)>,
-}
-
-impl CheckpointBatch {
-    /// The same in two batches, each subscription whole in one of them. Without the bounds: they hold
-    /// only when all of it is written.
-    pub fn halves(mut self) -> [Self; 2] {
-        let second = self.subscriptions.split_off(self.subscriptions.len() / 2);
-        let moved: HashSet<SubscriptionId> = second.iter().map(|row| row.subscription).collect();
-        let stays = |id: &SubscriptionId| !moved.contains(id);
-        let (periods, other_periods) =
-            self.periods.into_iter().partition(|row| stays(&row.subscription));
-        let (outbox, other_outbox) =
-            self.outbox.into_iter().partition(|row| stays(&row.subscription));
-        let (reservations, other_reservations) =
-            self.reservations.into_iter().partition(|row| stays(&row.subscription));
-        let (plan_switches, other_switches) =
-            self.plan_switches.into_iter().partition(|(id, _)| stays(id));
-        let (lane, number, counted) = (self.lane, self.number, Vec::new());
-        let first = Self {
-            lane,
-            number,
-            subscriptions: self.subscriptions,
-            periods,
-            outbox,
-            reservations,
-            plan_switches,
-            counted,
-        };
-        let second = Self {
-            lane,
-            number,
-            subscriptions: second,
-            periods: other_periods,
-            outbox: other_outbox,
-            reservations: other_reservations,
-            plan_switches: other_switches,
-            counted: Vec::new(),
-        };
-        [first, second]
-    }
 }
 
 /// A plan's version (`pricing_models`).

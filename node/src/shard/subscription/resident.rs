@@ -47,7 +47,7 @@ struct Waiter {
 }
 
 /// A named hold that waits for its commit.
-pub(super) struct Parked {
+struct Parked {
     decision: Box<Decision>,
     reply: CheckReply,
     /// Checkpoint version that makes it durable.
