@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::binary::{isolate, signal, weir};
@@ -37,7 +38,7 @@ pub struct NodeOptions {
 pub struct Node {
     options: NodeOptions,
     process: Option<Child>,
-    log: Arc<Mutex<VecDeque<String>>>,
+    log: Arc<Log>,
     first_line: String,
     address: SocketAddr,
     http: Http,
@@ -62,7 +63,7 @@ impl Node {
 
     /// Starts a node; a node that ends before it serves returns its exit code and its log.
     pub async fn try_start(options: NodeOptions) -> Result<Self, Refusal> {
-        let log = Arc::new(Mutex::new(VecDeque::new()));
+        let log = Arc::new(Log::default());
         let (process, address, first_line) = spawn(&options, &log).await?;
         let http = Http::new(address);
         Ok(Self { options, process: Some(process), log, first_line, address, http })
@@ -130,6 +131,7 @@ impl Node {
         };
         watchdog::ended(process.id());
         self.process = None;
+        self.log.settle();
         status.code()
     }
 
@@ -161,7 +163,7 @@ impl Node {
 
     /// What it has written to stderr, over all its starts.
     pub fn log(&self) -> String {
-        text(&self.log)
+        self.log.text()
     }
 }
 
@@ -184,7 +186,7 @@ impl Drop for Node {
 
 async fn spawn(
     options: &NodeOptions,
-    log: &Arc<Mutex<VecDeque<String>>>,
+    log: &Arc<Log>,
 ) -> Result<Spawned, Refusal> {
     let (options, log) = (options.clone(), log.clone());
     let spawning = tokio::task::spawn_blocking(move || spawn_and_wait(&options, &log));
@@ -193,7 +195,7 @@ async fn spawn(
 
 fn spawn_and_wait(
     options: &NodeOptions,
-    log: &Arc<Mutex<VecDeque<String>>>,
+    log: &Arc<Log>,
 ) -> Result<Spawned, Refusal> {
     let mut command = Command::new(weir());
     command.args(["serve", "--http", "127.0.0.1:0"]).args(&options.arguments);
@@ -208,7 +210,7 @@ fn spawn_and_wait(
     watchdog::began(process.id());
     let errors = process.stderr.take().expect("a pipe was asked for");
     let output = process.stdout.take().expect("a pipe was asked for");
-    keep(errors, log.clone());
+    log.keep(errors);
     match first_line(output).recv_timeout(START_TIMEOUT) {
         Ok(line) => {
             let address = line.split_whitespace().find_map(|word| word.strip_prefix("http="));
@@ -223,7 +225,8 @@ fn spawn_and_wait(
             }
             let status = process.wait().expect("a child can be waited for");
             watchdog::ended(process.id());
-            Err((status.code(), text(log)))
+            log.settle();
+            Err((status.code(), log.text()))
         }
     }
 }
@@ -240,19 +243,40 @@ fn first_line(output: ChildStdout) -> Receiver<String> {
     receiver
 }
 
-fn keep(errors: ChildStderr, log: Arc<Mutex<VecDeque<String>>>) {
-    std::thread::spawn(move || {
-        for line in BufReader::new(errors).lines().map_while(Result::ok) {
-            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-            if log.len() == LOG_LINES_MAX {
-                log.pop_front();
-            }
-            log.push_back(line);
-        }
-    });
+/// What the process writes to stderr, over all its starts.
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<VecDeque<String>>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
 }
 
-fn text(log: &Mutex<VecDeque<String>>) -> String {
-    let log = log.lock().unwrap_or_else(PoisonError::into_inner);
-    log.iter().flat_map(|line| [line, "\n"]).collect()
+impl Log {
+    fn keep(self: &Arc<Self>, errors: ChildStderr) {
+        let log = self.clone();
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                let mut lines = lock(&log.lines);
+                if lines.len() == LOG_LINES_MAX {
+                    lines.pop_front();
+                }
+                lines.push_back(line);
+            }
+        });
+        lock(&self.readers).push(reader);
+    }
+
+    /// Waits for the last line of a process that has ended: it may end before all of it was read.
+    fn settle(&self) {
+        for reader in std::mem::take(&mut *lock(&self.readers)) {
+            reader.join().expect("reading a log does not panic");
+        }
+    }
+
+    fn text(&self) -> String {
+        lock(&self.lines).iter().flat_map(|line| [line, "\n"]).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
