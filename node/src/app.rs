@@ -218,8 +218,8 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
     let listener = TcpListener::bind(config.http).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let stop_http = CancellationToken::new();
-    let router = crate::http::router(api.clone());
-    let serving = crate::http::serve(listener, router, serve_limits(config), stop_http.clone());
+    let front = crate::http::Front::new(api.clone());
+    let serving = crate::http::serve(listener, front, serve_limits(config), stop_http.clone());
     let server = tokio::spawn(serving);
     tokio::spawn(maintain(store.clone(), clock.clone(), config.clone(), stop_jobs.clone()));
     tokio::spawn(tick(clock, metrics, stop_jobs.clone()));

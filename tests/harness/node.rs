@@ -184,19 +184,13 @@ impl Drop for Node {
     }
 }
 
-async fn spawn(
-    options: &NodeOptions,
-    log: &Arc<Log>,
-) -> Result<Spawned, Refusal> {
+async fn spawn(options: &NodeOptions, log: &Arc<Log>) -> Result<Spawned, Refusal> {
     let (options, log) = (options.clone(), log.clone());
     let spawning = tokio::task::spawn_blocking(move || spawn_and_wait(&options, &log));
     spawning.await.expect("spawning does not panic")
 }
 
-fn spawn_and_wait(
-    options: &NodeOptions,
-    log: &Arc<Log>,
-) -> Result<Spawned, Refusal> {
+fn spawn_and_wait(options: &NodeOptions, log: &Arc<Log>) -> Result<Spawned, Refusal> {
     let mut command = Command::new(weir());
     command.args(["serve", "--http", "127.0.0.1:0"]).args(&options.arguments);
     command.env("WEIR_DATABASE_URL", &options.database_url);

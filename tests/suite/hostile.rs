@@ -274,6 +274,30 @@ async fn paths_and_methods_that_do_not_exist_are_problems_too() {
 }
 
 #[tokio::test]
+async fn a_check_with_a_body_leaves_the_connection_in_step() {
+    let world = World::start(Store::Sqlite).await;
+    let key = world.subscribe_hard(100).await.key;
+    let token = world.token(&json!({"name": "odd", "scope": "gateway"})).await;
+    let head = format!(
+        "{CHECK}?cost=3 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nX-Subscription-Key: {key}\r\n"
+    );
+    // What the body says could pass for the next request.
+    let body = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+    let odd = format!("GET {head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let chunked = format!("GET {head}Transfer-Encoding: chunked\r\n\r\n4\r\nGET \r\n0\r\n\r\n");
+    let looked = format!("HEAD {head}\r\n");
+    let last = "GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let pieces = [odd.as_bytes(), chunked.as_bytes(), looked.as_bytes(), last.as_bytes()];
+    let (answers, closed) =
+        raw_exchange(world.node.address(), &pieces, Duration::from_secs(10)).await;
+    assert!(closed, "{answers}");
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 4, "{answers}");
+    // HEAD is decided as well, and its answer has no body.
+    assert_eq!(answers.matches(r#""allowed":true"#).count(), 2, "{answers}");
+    assert_eq!(world.peek(&key).await["pending"], 9);
+}
+
+#[tokio::test]
 async fn slow_and_oversized_requests_are_cut_off() {
     let environment = [
         ("WEIR_SERVER__HEADER_READ_TIMEOUT", "500ms"),

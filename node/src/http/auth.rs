@@ -7,9 +7,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use http::StatusCode;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 
 use super::Api;
 use super::problem::Problem;
@@ -29,6 +29,18 @@ macro_rules! caller {
             }
         }
 
+        impl $name {
+            /// The caller, when the headers hold a token of this scope.
+            pub async fn admit(headers: &HeaderMap, api: &Api) -> Result<Self, Problem> {
+                let principal = authenticate(headers, api).await?;
+                if [$(Scope::$scope),+].iter().any(|&scope| principal.may(scope)) {
+                    return Ok(Self(principal));
+                }
+                let detail = format!("a token of scope {} may not do this", principal.scope.as_str());
+                Err(Problem::new(StatusCode::FORBIDDEN, "wrong_scope", detail))
+            }
+        }
+
         impl FromRequestParts<Arc<Api>> for $name {
             type Rejection = Problem;
 
@@ -36,12 +48,7 @@ macro_rules! caller {
                 parts: &mut Parts,
                 api: &Arc<Api>,
             ) -> Result<Self, Problem> {
-                let principal = authenticate(parts, api).await?;
-                if [$(Scope::$scope),+].iter().any(|&scope| principal.may(scope)) {
-                    return Ok(Self(principal));
-                }
-                let detail = format!("a token of scope {} may not do this", principal.scope.as_str());
-                Err(Problem::new(StatusCode::FORBIDDEN, "wrong_scope", detail))
+                Self::admit(&parts.headers, api).await
             }
         }
     };
@@ -51,8 +58,8 @@ caller!(Gateway, "May check and record (scope gateway or admin).", Gateway);
 caller!(Reader, "May read usage (scope dashboard or admin).", Dashboard);
 caller!(Admin, "May do everything (scope admin).", Admin);
 
-async fn authenticate(parts: &Parts, api: &Api) -> Result<Arc<Principal>, Problem> {
-    let token = bearer(parts).ok_or_else(|| {
+async fn authenticate(headers: &HeaderMap, api: &Api) -> Result<Arc<Principal>, Problem> {
+    let token = bearer(headers).ok_or_else(|| {
         api.metrics.auth_failed();
         unauthorized("send `Authorization: Bearer TOKEN`")
     })?;
@@ -67,8 +74,8 @@ async fn authenticate(parts: &Parts, api: &Api) -> Result<Arc<Principal>, Proble
     }
 }
 
-fn bearer(parts: &Parts) -> Option<&str> {
-    let value = parts.headers.get(AUTHORIZATION)?.to_str().ok()?;
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)

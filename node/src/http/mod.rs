@@ -47,7 +47,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::recorder::{Checkpointer, Health, Recorder};
 use crate::router::Router;
-pub use serve::{ServeLimits, serve};
+pub use serve::{Front, ServeLimits, serve};
 
 /// Sizes and times of this room.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +116,7 @@ impl utoipa::Modify for Bearer {
 }
 
 /// Every route, and the document that describes them.
-pub fn router(api: Arc<Api>) -> AxumRouter {
+fn router(api: Arc<Api>) -> AxumRouter {
     let limits = api.limits;
     let timeout =
         TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limits.request_timeout);

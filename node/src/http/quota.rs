@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use futures::future::join_all;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -53,15 +54,26 @@ const ANSWER_BYTES: usize = 768;
 )]
 pub async fn check(
     State(api): State<Arc<Api>>,
-    caller: Gateway,
     // Taken whole: the extractor of parts would copy every header.
     request: Request,
 ) -> Result<Response, Problem> {
-    let Asked { key, check } = asked(&request)?;
-    let verdict = decide(&api, &caller.0, &key, check).await?;
+    let (parts, _) = request.into_parts();
+    answer(&api, &parts).await
+}
+
+/// Whether [`answer`] may be asked at once. HEAD reaches it by the router, which cuts off the body.
+pub(super) fn is_check<B>(request: &http::Request<B>) -> bool {
+    request.method() == Method::GET && request.uri().path() == "/api/v1/quota/check"
+}
+
+/// Answers a check. Its body, should it have one, says nothing.
+pub(super) async fn answer(api: &Api, request: &Parts) -> Result<Response, Problem> {
+    let caller = Gateway::admit(&request.headers, api).await?;
+    let Asked { key, check } = asked(&request.headers, &request.uri)?;
+    let verdict = decide(api, &caller, &key, check).await?;
     let mut json = Vec::with_capacity(ANSWER_BYTES);
     Body::from(&verdict).push(&mut json);
-    Ok(respond(&api, json))
+    Ok(respond(api, json))
 }
 
 async fn decide(
@@ -112,11 +124,11 @@ struct Asked<'a> {
     check: Check,
 }
 
-fn asked(request: &Request) -> Result<Asked<'_>, Problem> {
-    let mut key = header(request.headers(), &KEY_HEADER)?.map(Cow::Borrowed);
-    let mut request_id = header(request.headers(), &IDEMPOTENCY_HEADER)?.map(Cow::Borrowed);
+fn asked<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<Asked<'a>, Problem> {
+    let mut key = header(headers, &KEY_HEADER)?.map(Cow::Borrowed);
+    let mut request_id = header(headers, &IDEMPOTENCY_HEADER)?.map(Cow::Borrowed);
     let mut check = Check::default();
-    let query = request.uri().query().unwrap_or_default();
+    let query = uri.query().unwrap_or_default();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "subscriptionKey" if key.is_none() => key = Some(value),

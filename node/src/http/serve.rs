@@ -2,7 +2,9 @@
 //! arrive, a bound on connections, an orderly end.
 //!
 //! The outermost layer lives here as one plain function rather than a stack of layers, because it runs
-//! on every request: it names the request, catches a panic, and writes the name into the answer.
+//! on every request: it names the request, catches a panic, and writes the name into the answer. For the
+//! same reason a check goes straight to its handler: the way through the router costs as much as deciding
+//! (ARCHITECTURE.md, *Decisions*).
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use http::header::ALLOW;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
@@ -32,6 +34,7 @@ use uuid::Uuid;
 use weir_config::limits;
 
 use super::problem::Problem;
+use super::{Api, quota};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A client's own request id is kept when it is no longer than this.
@@ -52,10 +55,33 @@ pub struct ServeLimits {
     pub drain_timeout: Duration,
 }
 
+/// Who answers.
+#[derive(Clone, Debug)]
+pub struct Front {
+    api: Arc<Api>,
+    router: Router,
+}
+
+impl Front {
+    /// Every route.
+    pub fn new(api: Arc<Api>) -> Self {
+        let router = super::router(api.clone());
+        Self { api, router }
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Result<Response, Infallible> {
+        if quota::is_check(&request) {
+            let (parts, _) = request.into_parts();
+            return Ok(quota::answer(&self.api, &parts).await.into_response());
+        }
+        self.router.oneshot(request.map(Body::new)).await
+    }
+}
+
 /// Serves until `stop`, then lets open requests end.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    front: Front,
     limits: ServeLimits,
     stop: CancellationToken,
 ) {
@@ -75,7 +101,7 @@ pub async fn serve(
                 // A token of its own: every turn of a connection looks at it under its lock, which
                 // connections on other threads need not share.
                 let stop = stop.child_token();
-                let connection = serve_connection(socket, router.clone(), limits, stop);
+                let connection = serve_connection(socket, front.clone(), limits, stop);
                 connections.spawn(async move {
                     connection.await;
                     drop(slot);
@@ -96,14 +122,14 @@ pub async fn serve(
 
 async fn serve_connection(
     socket: TcpStream,
-    router: Router,
+    front: Front,
     limits: ServeLimits,
     stop: CancellationToken,
 ) {
     // Answers are small: waiting to fill a segment would only add latency.
     let _ = socket.set_nodelay(true);
     bound_stalls(&socket);
-    let service = service_fn(move |request| respond(router.clone(), request));
+    let service = service_fn(move |request| respond(front.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_read_timeout)
@@ -133,9 +159,9 @@ fn bound_stalls(socket: &TcpStream) {
     let _ = socket;
 }
 
-async fn respond(router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
+async fn respond(front: Front, request: Request<Incoming>) -> Result<Response, Infallible> {
     let id = request_id(&request);
-    let answering = AssertUnwindSafe(router.oneshot(request.map(Body::new))).catch_unwind();
+    let answering = AssertUnwindSafe(front.answer(request)).catch_unwind();
     let mut response = match answering.await {
         Ok(Ok(response)) => response,
         Err(_) => {

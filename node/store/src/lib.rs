@@ -368,8 +368,9 @@ pub trait Store: Send + Sync + 'static {
     /// count: their traffic did happen.
     async fn usage_totals(&self, reach: &Reach, from: Micros, to: Micros) -> Result<RollupSums>;
 
-    /// Checkpoints within reach, fullest quota first (used / limit, unlimited last).
-    async fn fullest(&self, reach: &Reach, limit: u32) -> Result<Vec<CheckpointRow>>;
+    /// Checkpoints within reach whose period runs at `now`, fullest quota first (used / limit,
+    /// unlimited last).
+    async fn fullest(&self, reach: &Reach, now: Micros, limit: u32) -> Result<Vec<CheckpointRow>>;
 
     /// How many subscriptions that are not deleted are within reach.
     async fn count_subscriptions(&self, reach: &Reach) -> Result<u64>;

@@ -319,8 +319,8 @@ impl Store for FaultyStore {
         self.inner.usage_totals(reach, from, to).await
     }
 
-    async fn fullest(&self, reach: &Reach, limit: u32) -> Result<Vec<CheckpointRow>> {
-        self.inner.fullest(reach, limit).await
+    async fn fullest(&self, reach: &Reach, now: Micros, limit: u32) -> Result<Vec<CheckpointRow>> {
+        self.inner.fullest(reach, now, limit).await
     }
 
     async fn count_subscriptions(&self, reach: &Reach) -> Result<u64> {

@@ -131,14 +131,14 @@ pub async fn summary(
     let (store, reach) = (&api.store, &caller.reach);
     let totals = store.usage_totals(reach, range.from, range.to).await?;
     let top = store.usage_by_subscription(reach, range.from, range.to, limit).await?;
-    let fullest = store.fullest(reach, FULLEST_READ).await?;
+    let fullest = store.fullest(reach, now, FULLEST_READ).await?;
     Ok(JsonAnswer(UsageSummary {
         from: Moment(range.from),
         to: Moment(range.to),
         subscriptions: store.count_subscriptions(reach).await?,
         totals: SummaryTotals::from(totals),
         requests_per_second: requests_per_second(&api, reach, now).await?,
-        near_limit: near_limit(&fullest, now, limit as usize),
+        near_limit: near_limit(&fullest, limit as usize),
         top: top.into_iter().map(TopSubscription::from).collect(),
     }))
 }
@@ -168,11 +168,9 @@ fn rate(earlier: i64, current: i64, into_minute: Span) -> f64 {
     two_decimals(requests / 60.0)
 }
 
-fn near_limit(fullest: &[CheckpointRow], now: Micros, limit: usize) -> Vec<NearLimit> {
+fn near_limit(fullest: &[CheckpointRow], limit: usize) -> Vec<NearLimit> {
     fullest
         .iter()
-        // What was used in a period that is over stands against no limit any more.
-        .filter(|checkpoint| checkpoint.period_start <= now && now < checkpoint.period_end)
         .filter_map(|checkpoint| {
             let limit = checkpoint.quota_limit?;
             let percentage = percentage(checkpoint.used, limit);
@@ -248,23 +246,21 @@ mod tests {
     }
 
     #[test]
-    fn near_the_limit_are_those_at_eighty_percent_of_a_period_that_runs() {
+    fn near_the_limit_are_those_at_eighty_percent() {
         let fullest = [
             checkpoint(1, 0, Some(0), 100),
             checkpoint(2, 150, Some(100), 100),
-            checkpoint(3, 99, Some(100), 50),
             checkpoint(4, 80, Some(100), 100),
             checkpoint(5, 799, Some(1_000), 100),
             checkpoint(6, 900, None, 100),
         ];
-        let now = Micros::from_seconds(50);
-        let listed: Vec<(String, f64)> = near_limit(&fullest, now, 10)
+        let listed: Vec<(String, f64)> = near_limit(&fullest, 10)
             .into_iter()
             .map(|entry| (entry.subscription_id, entry.percentage))
             .collect();
         let id = |number| Uuid::from_u128(number).to_string();
         assert_eq!(listed, [(id(1), 100.0), (id(2), 150.0), (id(4), 80.0)]);
-        assert_eq!(near_limit(&fullest, now, 2).len(), 2);
+        assert_eq!(near_limit(&fullest, 2).len(), 2);
     }
 
     #[test]

@@ -291,9 +291,9 @@ impl Store for Engine {
         read!(self, "read usage totals", |connection| usage::totals(connection, reach, from, to))
     }
 
-    async fn fullest(&self, reach: &Reach, limit: u32) -> Result<Vec<CheckpointRow>> {
+    async fn fullest(&self, reach: &Reach, now: Micros, limit: u32) -> Result<Vec<CheckpointRow>> {
         read!(self, "read the fullest quotas", |connection| {
-            reads::fullest(connection, reach, limit)
+            reads::fullest(connection, reach, now, limit)
         })
     }
 

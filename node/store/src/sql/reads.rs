@@ -2,7 +2,7 @@
 //! quotas.
 
 use sqlx::{QueryBuilder, query};
-use weir_core::units::SubscriptionId;
+use weir_core::units::{Micros, SubscriptionId};
 
 use super::subscriptions::push_reach;
 use super::{Conn, Db, decode, page};
@@ -74,6 +74,7 @@ pub(super) async fn find_record(
 pub(super) async fn fullest(
     connection: &mut Conn,
     reach: &Reach,
+    now: Micros,
     limit: u32,
 ) -> Result<Vec<CheckpointRow>, Failure> {
     let mut select = QueryBuilder::<Db>::new(concat!(
@@ -83,6 +84,9 @@ pub(super) async fn fullest(
          WHERE s.status <> 2"
     ));
     push_reach(&mut select, reach);
+    // What was used in a period that is over stands against no limit any more.
+    select.push(" AND c.period_start <= ").push_bind(now.get());
+    select.push(" AND c.period_end > ").push_bind(now.get());
     select.push(
         " ORDER BY c.quota_limit IS NULL, \
          CASE WHEN c.quota_limit > 0 THEN CAST(c.used AS DOUBLE PRECISION) / c.quota_limit END \

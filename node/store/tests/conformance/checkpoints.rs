@@ -280,6 +280,7 @@ async fn a_large_batch_is_whole(fixture: Fixture) {
     let rows = vec![checkpoint(&owner, subscription.id, 0, 1, 4)];
     fixture.store.checkpoint(&owner.fence, &batch(2, rows)).await.expect("second");
     // Only what the catalogue knows is within anyone's reach.
-    let seen = fixture.store.fullest(&crate::fixture::everything(), 10).await.expect("fullest");
+    let seen =
+        fixture.store.fullest(&crate::fixture::everything(), at(NOON), 10).await.expect("fullest");
     assert_eq!(seen.iter().map(|row| row.subscription).collect::<Vec<_>>(), [subscription.id]);
 }

@@ -109,7 +109,7 @@ fn every_call<'a>(store: &'a dyn Store, fence: &'a Fence) -> Vec<(&'static str, 
         usage_window(id, at(NOON), at(NOON + DAY)),
         usage_by_subscription(&Reach::default(), at(NOON), at(NOON + DAY), 10),
         usage_totals(&Reach::default(), at(NOON), at(NOON + DAY)),
-        fullest(&Reach::default(), 10),
+        fullest(&Reach::default(), at(NOON), 10),
         count_subscriptions(&Reach::default()),
         roll(
             fence,

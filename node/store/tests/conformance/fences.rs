@@ -61,7 +61,12 @@ async fn assert_untouched(fixture: &Fixture, shard: u16) {
     let sums = fixture.store.usage_totals(&crate::fixture::everything(), at(0), at(2 * NOON)).await;
     assert_eq!(sums.expect("totals"), RollupSums::default());
     assert!(
-        fixture.store.fullest(&crate::fixture::everything(), 9).await.expect("fullest").is_empty()
+        fixture
+            .store
+            .fullest(&crate::fixture::everything(), at(NOON), 9)
+            .await
+            .expect("fullest")
+            .is_empty()
     );
 }
 

@@ -75,7 +75,7 @@ async fn assert_sees(
     assert!(usage.iter().all(|usage| usage.sums.requests == 2), "rolled and not rolled");
     let totals = store.usage_totals(reach, from, to).await.expect("totals");
     assert_eq!(totals.requests, 2 * i64::try_from(visible.len()).expect("small"), "{reach:?}");
-    let fullest = store.fullest(reach, 10).await.expect("fullest");
+    let fullest = store.fullest(reach, at(NOON), 10).await.expect("fullest");
     let mut full: Vec<_> = fullest.iter().map(|row| row.subscription).collect();
     full.sort_unstable();
     assert_eq!(full, visible, "fullest under {reach:?}");

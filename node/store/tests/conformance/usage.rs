@@ -21,7 +21,7 @@ crate::on_both_engines!(
     the_next_usage_is_found_rolled_up_or_not,
     the_request_log_pages_backwards_without_gaps,
     the_request_log_lists_usage_and_commits_only,
-    the_fullest_quotas_come_first_and_the_unlimited_last,
+    the_fullest_running_quotas_come_first_and_the_unlimited_last,
 );
 
 const SUBSCRIPTIONS: usize = 4;
@@ -387,7 +387,7 @@ async fn the_request_log_lists_usage_and_commits_only(fixture: Fixture) {
     assert_eq!(window.expect("window").rows, counted);
 }
 
-async fn the_fullest_quotas_come_first_and_the_unlimited_last(fixture: Fixture) {
+async fn the_fullest_running_quotas_come_first_and_the_unlimited_last(fixture: Fixture) {
     let owner = fixture.owner("a", &[0]).await;
     let mut rows = Vec::new();
     for (used, quota_limit) in
@@ -397,9 +397,19 @@ async fn the_fullest_quotas_come_first_and_the_unlimited_last(fixture: Fixture) 
         let row = crate::fixture::checkpoint(&owner, subscription.id, 0, 1, 1);
         rows.push(weir_store::rows::CheckpointRow { used, quota_limit, ..row });
     }
+    let others = [(NOON - DAY, NOON), (NOON + DAY, NOON + 2 * DAY)];
+    for (start, end) in others.map(|(start, end)| (at(start), at(end))) {
+        let subscription = fixture.subscription("default").await;
+        let row = crate::fixture::checkpoint(&owner, subscription.id, 0, 1, 1);
+        let (period_start, period_end) = (start, end);
+        rows.push(weir_store::rows::CheckpointRow { period_start, period_end, ..row });
+    }
     let batch = crate::fixture::batch(1, rows.clone());
     fixture.store.checkpoint(&owner.fence, &batch).await.expect("checkpoint");
-    let fullest = fixture.store.fullest(&everything(), 10).await.expect("fullest");
+    let fullest = fixture.store.fullest(&everything(), at(NOON), 10).await.expect("fullest");
     assert_eq!(fullest, [3, 4, 2, 0, 1].map(|index: usize| rows[index].clone()));
-    assert_eq!(fixture.store.fullest(&everything(), 2).await.expect("fullest"), fullest[..2]);
+    assert_eq!(
+        fixture.store.fullest(&everything(), at(NOON), 2).await.expect("fullest"),
+        fullest[..2]
+    );
 }
