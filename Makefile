@@ -3,7 +3,7 @@
 
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench fuzz
+.PHONY: help run cluster test lint bench fuzz
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -13,6 +13,9 @@ help: ## list the targets
 
 run: ## start a node with sample data, kept in .weir-dev (RELEASE=1 builds optimised)
 	@'$(ROOT)scripts/run'
+
+cluster: ## start three nodes on a throw-away Postgres (NODES=5 five; ARGS='--kill-every 5s --duration 60s' faults)
+	@'$(ROOT)scripts/cluster' $(ARGS)
 
 test: ## set up what is missing, build everything, run every test
 	@'$(ROOT)scripts/test'

@@ -7,6 +7,7 @@ mod actor;
 mod bare;
 mod batches;
 mod checkpoint;
+mod cluster;
 mod core_apply;
 mod events;
 mod fixture;
@@ -65,6 +66,7 @@ pub const BENCHES: &[Entry] = &[
     Entry { goals: &[5], run: |bench| Box::pin(async move { events::run(&bench).await }) },
     Entry { goals: &[6], run: |bench| Box::pin(async move { checkpoint::run(&bench).await }) },
     Entry { goals: &[8, 9], run: |bench| Box::pin(async move { residents::run(&bench).await }) },
+    Entry { goals: &[10, 11], run: |bench| Box::pin(async move { cluster::run(&bench).await }) },
     Entry { goals: &[7], run: |bench| Box::pin(async move { open_loop::run(&bench).await }) },
 ];
 

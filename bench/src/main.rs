@@ -1,4 +1,4 @@
-//! Measures one Weir node against the table of the design (§8), and says how it stands.
+//! Measures Weir against the table of the design (§8), and says how it stands.
 //!
 //! ```text
 //!   main ─▶ benches ─┬─▶ node (a real `weir serve`) ◀── http_load (wrk, or weir-sim's client)
@@ -48,7 +48,7 @@ struct Arguments {
     quick: bool,
     /// Only these rows of the table
     #[arg(long, value_delimiter = ',', value_name = "N,N")]
-    #[arg(value_parser = clap::value_parser!(u8).range(1..=9))]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=11))]
     only: Vec<u8>,
     /// Where the figures go as JSON
     #[arg(long, default_value = "bench/results/latest.json", value_name = "FILE")]

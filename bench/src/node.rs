@@ -48,6 +48,31 @@ pub struct Node {
 impl Node {
     /// Starts `weir serve` from the directory of `programs` and waits until it listens.
     pub async fn start(programs: &Path, logs: &Path, database_url: &str) -> Result<Self> {
+        Self::start_with(programs, logs, database_url, &[]).await
+    }
+
+    /// The same as one of a cluster of those who share the database and `secret`.
+    pub async fn start_in_cluster(
+        programs: &Path,
+        logs: &Path,
+        database_url: &str,
+        name: &str,
+        secret: &str,
+    ) -> Result<Self> {
+        let environment = [
+            ("WEIR_NODE_ID", name),
+            ("WEIR_CLUSTER_LISTEN", "127.0.0.1:0"),
+            ("WEIR_CLUSTER_SECRET", secret),
+        ];
+        Self::start_with(programs, logs, database_url, &environment).await
+    }
+
+    async fn start_with(
+        programs: &Path,
+        logs: &Path,
+        database_url: &str,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let log = logs.join(format!("node-{}.log", Uuid::now_v7().simple()));
         let mut command = Command::new(programs.join("weir"));
         for (name, _) in std::env::vars_os() {
@@ -59,6 +84,7 @@ impl Node {
             .args(["serve", "--http", "127.0.0.1:0", "--database-url", database_url])
             .env("WEIR_ADMIN_TOKEN", ADMIN_TOKEN)
             .env("WEIR_LOG_FILTER", "warn")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).context("make the node's log")?)

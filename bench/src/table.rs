@@ -1,6 +1,6 @@
 //! What was measured, and how it stands against the design.
 //!
-//! Role: [`GOALS`] is the part of the design's table (§8) that applies to one node; every bench answers
+//! Role: [`GOALS`] is the part of the design's table (§8) that is measured here; every bench answers
 //! with [`Row`]s that name a goal by its number. Nothing here measures, nothing here fails: a figure
 //! that misses is a row that says so.
 
@@ -25,7 +25,7 @@ pub struct Goal {
 }
 
 /// The goals, in the order of their numbers from 1.
-pub const GOALS: [Goal; 9] = [
+pub const GOALS: [Goal; 11] = [
     goal(1, "HTTP check ÷ `/livez`, requests/s", ("≥ 70 %", "≥ 90 %"), (0.70, 0.90)),
     goal(2, "server CPU per HTTP check ÷ per `/livez`", ("≤ 1.5×", "≤ 1.15×"), (1.5, 1.15)),
     goal(3, "core `apply` for a check", ("≤ 250 ns", "≤ 100 ns"), (250.0, 100.0)),
@@ -40,6 +40,9 @@ pub const GOALS: [Goal; 9] = [
     ),
     goal(8, "memory per resident subscription", ("≤ 14 KB", "≤ 10 KB"), (14.0, 10.0)),
     goal(9, "activation from the store, a second", ("≥ 3,000", "≥ 10,000"), (3_000.0, 10_000.0)),
+    goal(10, "check through a non-owner ÷ local, requests/s", ("≥ 50 %", "≥ 70 %"), (0.50, 0.70)),
+    // The design names no aim here; this one is ours.
+    goal(11, "check through a non-owner, p50", ("+ ≤ 150 µs", "+ ≤ 100 µs"), (150.0, 100.0)),
 ];
 
 const fn goal(

@@ -96,6 +96,20 @@ impl Config {
             "listens on every interface, so `cluster_advertise` must say which one peers dial"
                 .into()
         });
+        let tls = &self.cluster;
+        let files = [&tls.tls_authority, &tls.tls_certificate, &tls.tls_key];
+        let given = files.iter().filter(|file| file.is_some()).count();
+        let keys = ["cluster.tls_authority", "cluster.tls_certificate"];
+        r.require(given == 0 || given == files.len(), keys, || {
+            "and `cluster.tls_key` go together: all three files or none".into()
+        });
+        let elsewhere = clustered && listen.is_some_and(|address| !address.ip().is_loopback());
+        let safe = !elsewhere || given > 0 || tls.insecure_plaintext;
+        r.require(safe, ["cluster_listen", "cluster.tls_certificate"], || {
+            "is no loopback, so nodes talk by TLS: set the three `cluster.tls_…` files, or \
+             `cluster.insecure_plaintext` in a network that nobody else can reach"
+                .into()
+        });
         let taken = listen == Some(self.http) && self.http.port() != 0;
         r.require(!taken, ["cluster_listen", "http"], || {
             "is the address of `http`; each protocol needs its own".into()
@@ -114,15 +128,14 @@ impl Config {
                 ));
             }
         }
-        let unused = [
-            ("cluster_listen", self.cluster_listen.is_some()),
-            ("cluster_advertise", self.cluster_advertise.is_some()),
-            ("cluster_secret", self.cluster_secret.is_some()),
-        ];
-        for (key, _) in unused.into_iter().filter(|(_, is_set)| *is_set) {
-            warnings.push(format!(
-                "`{key}` is read, but this version serves one node per database; clusters come later"
-            ));
+        if self.cluster_listen.is_some() && !self.database_url.is_shared() {
+            warnings.push("`cluster_listen` has no use on SQLite, which serves one node".into());
+        }
+        if self.cluster.insecure_plaintext {
+            warnings.push(
+                "`cluster.insecure_plaintext` is set: who reads the network reads what nodes say"
+                    .into(),
+            );
         }
         warnings
     }

@@ -1,9 +1,9 @@
 //! The facts every node of a Weir cluster must agree on.
 //!
-//! Role: what a node is told ([`config`]), what no node may exceed ([`limits`]) and where a
-//! subscription lives ([`shard`]). Pure but for one function, [`read_text`], which reads one
-//! bounded file; no socket, no clock, no task. Everything above may use it; it uses nothing of
-//! ours.
+//! Role: what a node is told ([`config`]), what no node may exceed ([`limits`]), where a
+//! subscription lives ([`shard`]) and which node should own it ([`placement`]). Pure but for one
+//! function, [`read_text`], which reads one bounded file; no socket, no clock, no task. Everything
+//! above may use it; it uses nothing of ours.
 //!
 //! ```text
 //!   defaults < config file < environment < flags        layers.rs   text with its origin
@@ -17,6 +17,7 @@
 
 pub mod config;
 pub mod limits;
+pub mod placement;
 pub mod shard;
 
 mod checks;

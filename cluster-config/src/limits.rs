@@ -244,6 +244,66 @@ pub const SHARD_COUNT_MAX: u16 = u16::MAX;
 /// 10 %). Smaller: at ten nodes the load of two differs by more than a tenth.
 pub const SHARD_COUNT_DEFAULT: u16 = 1_024;
 
+/// Messages to one peer that may be under way: requests without an answer, and messages it has not
+/// dealt with.
+/// Larger: a peer that stops holds as many callers, and works on as many requests when it goes on.
+/// Smaller: at 100,000 requests/s and 10 ms of a slow peer the window is full, and checks fail that
+/// would have been answered.
+pub const PEER_WINDOW_MESSAGES: usize = 4_096;
+
+/// Bytes of messages to one peer that may be under way; the same for answers it has not taken.
+/// Larger: memory that each peer that stops may hold, in both. Smaller: the window of messages
+/// cannot be used by checks (200 bytes), or one large body blocks all others.
+pub const PEER_WINDOW_BYTES: usize = 4 * MIB;
+
+/// Bytes of one frame between nodes, refused by whoever gets a larger one.
+/// Larger: memory that a peer gone wrong can demand, and checks that wait behind it.
+/// Smaller: a page of another node's read does not fit.
+pub const PEER_FRAME_BYTES_MAX: usize = MIB;
+
+/// Bytes of one body; what is larger is not sent. The rest of the frame is its head.
+/// Larger: the frame is refused. Smaller: as for the frame.
+pub const PEER_BODY_BYTES_MAX: usize = PEER_FRAME_BYTES_MAX - KIB;
+
+/// Messages gathered into one frame.
+/// Larger: the first is decoded, and answered, with the last. Smaller: the carrier's cost of a frame
+/// (about 6 µs) is paid more often.
+pub const PEER_BATCH_MESSAGES_MAX: usize = 64;
+
+/// Bytes gathered into one frame of several messages.
+/// Larger: a check waits longer behind bulk. Smaller: as for the messages.
+pub const PEER_BATCH_BYTES_MAX: usize = 64 * KIB;
+
+/// Connections on the cluster's port that have not proved the secret yet.
+/// Larger: whoever can reach the port holds that many descriptors, for `PEER_HANDSHAKE_TIMEOUT` each.
+/// Smaller: a cluster that starts together waits for its own handshakes.
+pub const PEER_HANDSHAKES_MAX: usize = 64;
+
+/// Time to connect, to agree on TLS and to prove the secret, and again to join the carrier.
+/// Larger: a peer that accepts and says nothing is noticed later. Smaller: a busy machine, or one
+/// far away, cannot join.
+pub const PEER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time between two pings of a link.
+/// Larger: a dead peer is noticed later. Smaller: idle nodes wake up for nothing.
+pub const PEER_PING_EVERY: Duration = Duration::from_millis(500);
+
+/// Silence after which a link is suspect.
+/// Larger: requests wait for a dead peer. Smaller: a pause of the scheduler looks like death.
+pub const PEER_SUSPECT_AFTER: Duration = Duration::from_secs(2);
+
+/// Silence after which a link is cut and made anew.
+/// Larger: a link that a firewall forgot blocks its peer longer. Smaller: a pause costs a link.
+pub const PEER_CUT_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a peer may be linked that membership has not named, since it may know of us first.
+/// Larger: a node that was put out keeps its link. Smaller: a slow poll of the map cuts a new node.
+pub const PEER_UNNAMED_FOR: Duration = Duration::from_secs(10);
+
+/// Longest pause between two attempts to reach a peer; the first is a fiftieth.
+/// Larger: a peer that is back is found late. Smaller: a cluster dials a dead node all the time.
+pub const PEER_BACKOFF_MAX: Duration = Duration::from_secs(2);
+
 // ---------------------------------------------------------------------------------------------
 // Files read at start
 // ---------------------------------------------------------------------------------------------
@@ -278,3 +338,10 @@ const _: () = assert!(ACCEPT_WINDOW_DEFAULT.as_secs() <= ACCEPT_WINDOW_MAX.as_se
 const _: () = assert!(SHARD_COUNT_DEFAULT >= 1);
 // The lanes leave connections to checkpoints and reads.
 const _: () = assert!(2 * RECORDER_LANES_MAX <= POOL_CONNECTIONS_MAX);
+// A full window of the largest batches, or several of the largest bodies, fits its bytes.
+const _: () = assert!(4 * PEER_FRAME_BYTES_MAX <= PEER_WINDOW_BYTES);
+const _: () = assert!(PEER_BATCH_BYTES_MAX < PEER_BODY_BYTES_MAX);
+const _: () = assert!(PEER_BATCH_MESSAGES_MAX <= PEER_WINDOW_MESSAGES);
+// Several pings are lost before a peer is suspect, and it is suspect before it is cut.
+const _: () = assert!(3 * PEER_PING_EVERY.as_millis() < PEER_SUSPECT_AFTER.as_millis());
+const _: () = assert!(PEER_SUSPECT_AFTER.as_millis() < PEER_CUT_AFTER.as_millis());

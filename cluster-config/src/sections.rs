@@ -5,6 +5,7 @@
 //! [`crate::limits`] where there is one; how settings must fit each other is in `checks.rs`.
 
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::limits;
@@ -151,7 +152,7 @@ impl Actors {
     }
 }
 
-/// Shards and the lease of the node that serves them.
+/// Shards, the lease of the node that serves them, and how nodes trust each other.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     /// Shards; counts only when the cluster is born, and must match ever after.
@@ -160,6 +161,14 @@ pub struct Cluster {
     pub lease: Duration,
     /// Time from one renewal to the next.
     pub lease_renew: Duration,
+    /// PEM file with the certificates of the authority that signs every node's.
+    pub tls_authority: Option<PathBuf>,
+    /// PEM file with this node's chain, its own certificate first.
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with this node's private key.
+    pub tls_key: Option<PathBuf>,
+    /// Lets nodes on other machines talk in the clear.
+    pub insecure_plaintext: bool,
 }
 
 impl Cluster {
@@ -174,8 +183,22 @@ impl Cluster {
             shard_count: r.setting("cluster.shard_count", &shards, &shards_expected, shard_count),
             lease: r.duration("cluster.lease", s(5), ms(500)..=minutes(5)),
             lease_renew: r.duration("cluster.lease_renew", s(1), ms(50)..=minutes(1)),
+            tls_authority: file(r, "cluster.tls_authority"),
+            tls_certificate: file(r, "cluster.tls_certificate"),
+            tls_key: file(r, "cluster.tls_key"),
+            insecure_plaintext: r.setting(
+                "cluster.insecure_plaintext",
+                "false",
+                "true or false",
+                |text| text.parse().ok(),
+            ),
         }
     }
+}
+
+fn file(r: &mut Reader<'_>, key: &'static str) -> Option<PathBuf> {
+    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    r.optional(key, "the path of a PEM file", path)
 }
 
 const fn ms(millis: u64) -> Duration {

@@ -129,7 +129,10 @@ fn the_flags_of_serve_are_settings() {
         log_format: Some("json".into()),
         log_filter: Some("debug".into()),
     };
-    let variables = [("WEIR_CLUSTER_SECRET", "a secret of some length")];
+    let variables = [
+        ("WEIR_CLUSTER_SECRET", "a secret of some length"),
+        ("WEIR_CLUSTER__INSECURE_PLAINTEXT", "true"),
+    ];
     let config = Start { flags, environment: &variables, ..Start::default() }.config();
     assert!(config.database_url.is_shared());
     assert_eq!(config.http.port(), 0);
@@ -304,10 +307,16 @@ fn settings_that_do_not_go_together_are_refused_with_the_reason() {
         (postgres, "cluster_listen = \"127.0.0.1:0\"", "needs `cluster_secret`"),
         ("", "cluster_advertise = \"a:1\"", "needs `cluster_listen`"),
         ("", "cluster_listen = \"127.0.0.1:8080\"", "is the address of `http`"),
-        (postgres, "cluster_listen = \"0.0.0.0:7400\"", "`cluster_advertise` must say"),
+        (
+            postgres,
+            "cluster_listen = \"0.0.0.0:7400\"\ncluster.insecure_plaintext = true",
+            "`cluster_advertise` must say",
+        ),
+        (postgres, "cluster_listen = \"10.0.0.1:7400\"", "so nodes talk by TLS"),
+        ("", "cluster.tls_authority = \"ca.pem\"", "all three files or none"),
     ];
     for (before, line, reason) in table {
-        let text = if reason.contains("must say") {
+        let text = if ["must say", "talk by TLS"].iter().any(|part| reason.contains(part)) {
             format!("{secret}{before}{line}")
         } else {
             format!("{before}{line}")
@@ -329,18 +338,15 @@ fn what_is_allowed_but_unwise_is_a_warning() {
 }
 
 #[test]
-fn what_waits_for_clusters_says_so_wherever_the_ledger_is() {
-    let text = "cluster_listen = \"127.0.0.1:0\"\ncluster_advertise = \"weir-0.weir:7400\"\n\
-                cluster_secret = \"long enough to be one\"\nnode_id = \"n1\"\n";
-    for ledger in ["", "database_url = \"postgres://db/weir\""] {
-        let warnings = file(&format!("{text}{ledger}")).config().warnings();
-        let expected = ["cluster_listen", "cluster_advertise", "cluster_secret"].map(|key| {
-            format!(
-                "`{key}` is read, but this version serves one node per database; clusters come later"
-            )
-        });
-        assert_eq!(warnings, expected, "{ledger}");
-    }
+fn what_a_cluster_should_know_is_a_warning() {
+    let listen = "cluster_listen = \"127.0.0.1:0\"\ncluster_secret = \"long enough to be one\"\n";
+    let postgres = "database_url = \"postgres://db/weir\"\n";
+    let clear = "cluster.insecure_plaintext = true\n";
+    assert!(file(&format!("{listen}{postgres}")).config().warnings().is_empty());
+    let alone = file(listen).config().warnings();
+    assert!(alone.iter().any(|line| line.contains("no use on SQLite")), "{alone:?}");
+    let clear = file(&format!("{listen}{postgres}{clear}")).config().warnings();
+    assert!(clear.iter().any(|line| line.contains("reads what nodes say")), "{clear:?}");
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub enum Command {
     /// API tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// The nodes that share the database.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Print period bounds, one `start end` a line.
     Period(Period),
 }
@@ -73,6 +76,27 @@ pub struct Serve {
 pub enum ConfigCommand {
     /// Check the configuration and print it, secrets hidden.
     Check(Common),
+}
+
+/// `weir cluster`.
+#[derive(Subcommand)]
+pub enum ClusterCommand {
+    /// Show nodes and who owns how many shards.
+    Status(Common),
+    /// Let a node give its shards to the others, and wait until it has. It serves on, as a way to
+    /// the others, until it is stopped.
+    Drain(Drain),
+}
+
+/// `weir cluster drain`.
+#[derive(Args)]
+pub struct Drain {
+    /// Settings.
+    #[command(flatten)]
+    pub common: Common,
+    /// The node's name.
+    #[arg(value_name = "NODE")]
+    pub node: String,
 }
 
 /// `weir token`.

@@ -1,20 +1,26 @@
-//! Bytes of our own: the snapshot of a subscription and the detail of a rollup.
+//! Bytes of our own: the snapshot of a subscription, the detail of a rollup, what nodes tell each other.
 //!
 //! Role: the only room that knows bincode. Bytes begin with a version; the types here are the wire
 //! family, apart from the domain's, so that a field added to the domain cannot change old bytes.
 //! Golden bytes in the tests must never change: a running cluster reads what older nodes wrote.
 //! The road not taken: serde on domain types, which would turn every refactoring into a migration.
 
+pub mod frames;
+mod numbers;
+pub mod peers;
+
 use bincode::config::{Configuration, standard};
 use bincode::{Decode, Encode};
 use uuid::Uuid;
-use weir_core::meter::{CounterState, MeterState, NamedState};
+use weir_core::meter::{CounterState, MeterState, Mode, NamedState, Reason, RecentState, Violated};
 use weir_core::quota::{Hold, OtherPeriod};
 use weir_core::rate::RateParts;
-use weir_core::units::{Micros, ReservationId, Seq, Units};
+use weir_core::units::{Micros, ReservationId, Seq, Span, Units};
 
-/// Version of the snapshot's layout.
-const SNAPSHOT_VERSION: u8 = 1;
+use numbers::Numbered as _;
+
+/// Versions of the snapshot's layout; the second has what is remembered of recent decisions.
+const SNAPSHOT_VERSIONS: [u8; 2] = [1, 2];
 /// Version of the detail's layout.
 const DETAIL_VERSION: u8 = 1;
 const CONFIG: Configuration = standard();
@@ -52,6 +58,25 @@ struct SnapshotV1 {
 }
 
 #[derive(Encode, Decode)]
+struct SnapshotV2 {
+    first: SnapshotV1,
+    recent: Vec<RecentV2>,
+}
+
+#[derive(Encode, Decode)]
+struct RecentV2 {
+    id: u128,
+    until: i64,
+    allowed: bool,
+    reason: u8,
+    mode: u8,
+    overage: bool,
+    violated: (u16, u32),
+    retry_after: i64,
+    reservation: Option<u128>,
+}
+
+#[derive(Encode, Decode)]
 struct CounterV1 {
     quota: String,
     meter: String,
@@ -85,7 +110,7 @@ struct NamedV1 {
 
 /// A subscription's state as bytes.
 pub fn encode_snapshot(state: &MeterState) -> Vec<u8> {
-    let wire = SnapshotV1 {
+    let first = SnapshotV1 {
         plan_version: state.plan_version,
         last_seq: state.last_seq.0,
         at: state.at.get(),
@@ -101,12 +126,20 @@ pub fn encode_snapshot(state: &MeterState) -> Vec<u8> {
             })
             .collect(),
     };
-    encode(SNAPSHOT_VERSION, &wire)
+    let recent = state.recent.iter().map(recent_to_wire).collect();
+    encode(SNAPSHOT_VERSIONS[1], &SnapshotV2 { first, recent })
 }
 
 /// A subscription's state from bytes.
 pub fn decode_snapshot(bytes: &[u8]) -> Result<MeterState, CodecError> {
-    let wire: SnapshotV1 = decode("snapshot", SNAPSHOT_VERSION, bytes)?;
+    let [first, second] = SNAPSHOT_VERSIONS;
+    let SnapshotV2 { first: wire, recent } = if bytes.first() == Some(&first) {
+        SnapshotV2 { first: decode("snapshot", first, bytes)?, recent: Vec::new() }
+    } else {
+        decode("snapshot", second, bytes)?
+    };
+    let damaged = || CodecError::Damaged { what: "snapshot", source: None };
+    let recent: Option<Vec<RecentState>> = recent.iter().map(recent_from_wire).collect();
     Ok(MeterState {
         plan_version: wire.plan_version,
         last_seq: Seq(wire.last_seq),
@@ -122,6 +155,36 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<MeterState, CodecError> {
                 amounts: named.amounts,
             })
             .collect(),
+        recent: recent.ok_or_else(damaged)?,
+    })
+}
+
+fn recent_to_wire(state: &RecentState) -> RecentV2 {
+    RecentV2 {
+        id: state.id,
+        until: state.until.get(),
+        allowed: state.allowed,
+        reason: state.reason.number(),
+        mode: state.mode.number(),
+        overage: state.overage,
+        violated: (state.violated.quotas, state.violated.rates),
+        retry_after: state.retry_after.get(),
+        reservation: state.reservation.map(|id| id.uuid().as_u128()),
+    }
+}
+
+fn recent_from_wire(wire: &RecentV2) -> Option<RecentState> {
+    let (quotas, rates) = wire.violated;
+    Some(RecentState {
+        id: wire.id,
+        until: Micros::from_micros(wire.until),
+        allowed: wire.allowed,
+        reason: Reason::from_number(wire.reason)?,
+        mode: Mode::from_number(wire.mode)?,
+        overage: wire.overage,
+        violated: Violated { quotas, rates },
+        retry_after: Span::from_micros(wire.retry_after),
+        reservation: wire.reservation.map(|id| ReservationId::from_uuid(Uuid::from_u128(id))),
     })
 }
 
@@ -241,6 +304,28 @@ fn decode<T: Decode<()>>(what: &'static str, version: u8, bytes: &[u8]) -> Resul
     if read == rest.len() { Ok(wire) } else { Err(CodecError::Damaged { what, source: None }) }
 }
 
+/// As [`decode`], for bytes that come from another machine: at most `bytes_max` of them, and what
+/// their lengths claim is held to `CLAIMED_BYTES_MAX` before anything is allocated for it.
+fn decode_capped<T: Decode<()>, const CLAIMED_BYTES_MAX: usize>(
+    what: &'static str,
+    version: u8,
+    bytes_max: usize,
+    bytes: &[u8],
+) -> Result<T, CodecError> {
+    let damaged = |source| CodecError::Damaged { what, source };
+    let (&first, rest) = bytes.split_first().ok_or_else(|| damaged(None))?;
+    if first != version {
+        return Err(CodecError::Version { what, version: first });
+    }
+    if bytes.len() > bytes_max {
+        return Err(damaged(None));
+    }
+    let config = CONFIG.with_limit::<CLAIMED_BYTES_MAX>();
+    let (wire, read) =
+        bincode::decode_from_slice(rest, config).map_err(|error| damaged(Some(error)))?;
+    if read == rest.len() { Ok(wire) } else { Err(damaged(None)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,14 +365,38 @@ mod tests {
                 expires_at: Micros::from_seconds(30),
                 amounts: vec![("requests".into(), 4)],
             }],
+            recent: Vec::new(),
         }
+    }
+
+    fn state_with_recent() -> MeterState {
+        let recent = RecentState {
+            id: 5,
+            until: Micros::from_seconds(40),
+            allowed: false,
+            reason: Reason::QuotaExceeded,
+            mode: Mode::Enforced,
+            overage: false,
+            violated: Violated { quotas: 1, rates: 2 },
+            retry_after: Span::from_seconds(3),
+            reservation: Some(ReservationId::from_uuid(Uuid::from_u128(8))),
+        };
+        MeterState { recent: vec![recent], ..state() }
     }
 
     #[test]
     fn the_golden_snapshot_never_changes() {
-        let bytes = encode_snapshot(&state());
-        assert_eq!(decode_snapshot(&bytes).ok(), Some(state()));
-        assert_eq!(hex(&bytes), GOLDEN_SNAPSHOT);
+        let first = bytes_of(GOLDEN_SNAPSHOT);
+        assert_eq!(decode_snapshot(&first).ok(), Some(state()), "as the first version wrote it");
+        let bytes = encode_snapshot(&state_with_recent());
+        assert_eq!(decode_snapshot(&bytes).ok(), Some(state_with_recent()));
+        let rest = GOLDEN_SNAPSHOT.strip_prefix("01").expect("a version");
+        assert_eq!(hex(&bytes), format!("02{rest}{GOLDEN_RECENT}"));
+        // A reason that nobody has.
+        let mut odd = bytes;
+        let at = odd.len() - (GOLDEN_RECENT.len() / 2 - 8);
+        odd[at] = 99;
+        assert!(decode_snapshot(&odd).is_err());
     }
 
     #[test]
@@ -305,7 +414,7 @@ mod tests {
 
     #[test]
     fn bytes_cut_anywhere_or_made_longer_are_refused() {
-        let bytes = encode_snapshot(&state());
+        let bytes = encode_snapshot(&state_with_recent());
         for length in 0..bytes.len() {
             assert!(decode_snapshot(&bytes[..length]).is_err(), "{length} bytes");
         }
@@ -313,14 +422,20 @@ mod tests {
         longer.push(0);
         assert!(decode_snapshot(&longer).is_err());
         let mut newer = bytes;
-        newer[0] = 2;
-        assert!(matches!(decode_snapshot(&newer), Err(CodecError::Version { version: 2, .. })));
+        newer[0] = 3;
+        assert!(matches!(decode_snapshot(&newer), Err(CodecError::Version { version: 3, .. })));
     }
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 
+    fn bytes_of(hex: &str) -> Vec<u8> {
+        let digits = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("ASCII"));
+        digits.map(|pair| u8::from_str_radix(pair, 16).expect("hexadecimal")).collect()
+    }
+
+    const GOLDEN_RECENT: &str = "0105fc00b4c404000201000102fc808d5b000108";
     const GOLDEN_SNAPSHOT: &str = concat!(
         "0103fb2c01fd00803c3048140c0001087265717565737473087265717565737473fd00809ee71712",
         "0c00fd000019e6ce160c00fb0002fb58022001fc80a81201010101fb10270201fb10270701fc002d",

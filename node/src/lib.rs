@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!   http ─▶ router ─▶ shard ─▶ recorder ─▶ store
-//!     │        │        │         ▲
+//!     │        │ ▲      │         ▲
+//!     │        │ └───── cluster ──┤ ◀─▶ other nodes
 //!     │        └─ catalog ────────┼──▶ store        analytics ─▶ store
 //!     └────────── analytics ──────┘
 //! ```
@@ -16,10 +17,13 @@ pub mod app;
 pub mod catalog;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod codec;
 pub mod dev;
+pub mod follow;
 pub mod http;
 pub mod metrics;
+pub mod outcome;
 pub mod ownership;
 pub mod recorder;
 pub mod router;

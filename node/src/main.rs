@@ -10,10 +10,11 @@ use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
 use weir_config::{Config, LogFormat, Overrides};
 use weir_core::calendar::{Anchor, Every, Schedule, Zone};
+use weir_node::app::operator;
 use weir_node::catalog::hash_secret;
 use weir_node::catalog::principal::{Scope, new_token};
 use weir_node::cli::{
-    Cli, Command, Common, ConfigCommand, Period, Serve, TokenCommand, TokenCreate,
+    Cli, ClusterCommand, Command, Common, ConfigCommand, Period, Serve, TokenCommand, TokenCreate,
 };
 use weir_node::clock::{Clock, rfc3339};
 use weir_node::{app, dev};
@@ -74,6 +75,22 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 runtime()?.block_on(create_token(&config, &arguments))
             })
         }
+        Command::Cluster(ClusterCommand::Status(common)) => {
+            with_config(&common, common.overrides(), |config| {
+                print(&runtime()?.block_on(operator::status(&config))?)?;
+                Ok(ExitCode::SUCCESS)
+            })
+        }
+        Command::Cluster(ClusterCommand::Drain(arguments)) => {
+            with_config(&arguments.common, arguments.common.overrides(), |config| {
+                let draining = operator::drain(&config, &arguments.node, |left| {
+                    let _ = writeln!(std::io::stderr(), "{left} shards left");
+                });
+                runtime()?.block_on(draining)?;
+                print(&format!("{} owns no shards and can be stopped\n", arguments.node))?;
+                Ok(ExitCode::SUCCESS)
+            })
+        }
         Command::Period(arguments) => print_periods(&arguments),
     }
 }
@@ -123,8 +140,7 @@ async fn serve(config: Config, arguments: &Serve) -> anyhow::Result<ExitCode> {
     if arguments.dev {
         dev::seed(&running.api.store, running.api.clock.now()).await.context("seeding failed")?;
     }
-    let cluster =
-        config.cluster_listen.map_or_else(|| "-".to_owned(), |address| address.to_string());
+    let cluster = running.cluster.map_or_else(|| "-".to_owned(), |address| address.to_string());
     print(&format!(
         "weir listening http={} cluster={cluster} node={}\n",
         running.address,

@@ -3,12 +3,16 @@
 //! Role: every figure is registered once here and kept as a handle, so that the hot path pays one
 //! atomic addition. `/metrics` renders them.
 
+mod peers;
+
 use std::error::Error;
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use weir_core::meter::{Decision, Mode, Reason};
+
+pub use peers::{PeerMetrics, PeerRefusal};
 
 /// Upper bounds of duration buckets, in seconds: from an actor's answer to a store's time-out.
 const SECONDS: [f64; 14] =
@@ -35,6 +39,9 @@ pub struct Metrics {
     check_seconds: Histogram,
     accepted: Counter,
     duplicates: Counter,
+    rejected: Counter,
+    unknown_fields: Counter,
+    dropped_fields: Counter,
     append_seconds: Histogram,
     append_rows: Counter,
     checkpoint_seconds: Histogram,
@@ -46,6 +53,7 @@ pub struct Metrics {
     passivations: Counter,
     restarts: Counter,
     auth_failures: Counter,
+    peers: PeerMetrics,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -84,6 +92,9 @@ impl Metrics {
             check_seconds: histogram!("weir_check_duration_seconds"),
             accepted: counter!("weir_usage_events_total", "result" => "accepted"),
             duplicates: counter!("weir_usage_events_total", "result" => "duplicate"),
+            rejected: counter!("weir_usage_events_total", "result" => "rejected"),
+            unknown_fields: counter!("weir_usage_event_fields_total", "what" => "unknown"),
+            dropped_fields: counter!("weir_usage_event_fields_total", "what" => "invalid"),
             append_seconds: histogram!("weir_append_duration_seconds"),
             append_rows: counter!("weir_append_rows_total"),
             checkpoint_seconds: histogram!("weir_checkpoint_duration_seconds"),
@@ -95,6 +106,7 @@ impl Metrics {
             passivations: counter!("weir_passivations_total"),
             restarts: counter!("weir_actor_restarts_total"),
             auth_failures: counter!("weir_auth_failures_total"),
+            peers: PeerMetrics::register(),
         }
     }
 
@@ -112,6 +124,11 @@ impl Metrics {
     /// Folds what histograms gathered; without it they would grow until someone asks.
     pub fn upkeep(&self) {
         self.render.run_upkeep();
+    }
+
+    /// Figures of the links to peers.
+    pub fn peers(&self) -> &PeerMetrics {
+        &self.peers
     }
 
     /// A decision was made.
@@ -148,6 +165,14 @@ impl Metrics {
     pub fn recorded(&self, new: usize, duplicates: usize) {
         self.accepted.increment(new as u64);
         self.duplicates.increment(duplicates as u64);
+    }
+
+    /// Events were not taken, and fields of others were left out: unknown ones, and addresses and
+    /// countries that were none.
+    pub fn left_out(&self, events: usize, unknown_fields: u64, invalid_fields: u64) {
+        self.rejected.increment(events as u64);
+        self.unknown_fields.increment(unknown_fields);
+        self.dropped_fields.increment(invalid_fields);
     }
 
     /// An append committed.

@@ -7,24 +7,69 @@
 //!   rolled <= last        what analytics have summed up
 //!   counted <= applied    what is in committed checkpoints / what actors have counted
 //! ```
+//! Beside them stands the [`Service`]: what this node does for a shard now, looked at by every request.
+//!
 //! A subscription that could not count a committed row (its actor died, or could not be loaded) is a
 //! *hole*: `counted` stays below it until it is counted again, so that a later activation finds the
 //! row in its tail (INV-2).
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use tokio::sync::Notify;
 use uuid::Uuid;
-use weir_core::units::{Epoch, Seq, ShardId, SubscriptionId};
+use weir_core::units::{Epoch, Micros, Seq, ShardId, Span, SubscriptionId};
 use weir_store::{Error, Fence, ShardState, Store};
+
+use crate::clock::Clock;
 
 /// Rows read at once at the start: a page of a few megabytes; the last second of a busy node has
 /// some tens of thousands.
 const UNCOUNTED_PAGE_ROWS: u32 = 5_000;
 
+/// A node whose lease has run out decides for this part of a hold's life. More of it: less time for
+/// decisions to be settled before the next owner gives them back. Less: checks fail earlier when the
+/// store is away from everybody.
+const ZOMBIE_SHARE_OF_HOLD: i64 = 8;
+
+/// How long a request waits for a shard that moves. More: the request's own time runs out. Less: a move
+/// that a slow commit holds up fails requests.
+pub const MOVE_PATIENCE: Duration = Duration::from_millis(1_500);
+/// How often a waiting request looks who owns the shard by now.
+const MOVE_LOOK: Duration = Duration::from_millis(20);
+
+/// What this node does for a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Service {
+    /// Nothing: it is another's, or nobody's.
+    Absent = 0,
+    /// Everything.
+    Full = 1,
+    /// It ends what it has taken in; new requests wait.
+    Ending = 2,
+    /// Nothing of it is in memory and nothing may be loaded; new requests wait.
+    Closed = 3,
+}
+
+impl Service {
+    const fn from_u8(number: u8) -> Self {
+        match number {
+            1 => Self::Full,
+            2 => Self::Ending,
+            3 => Self::Closed,
+            _ => Self::Absent,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Cell {
+    service: AtomicU8,
+    /// Ledger rows that were taken in and are not counted or refused yet.
+    pending_rows: AtomicU32,
     epoch: AtomicU64,
     applied: AtomicU64,
     counted: AtomicU64,
@@ -38,6 +83,10 @@ pub struct Ownership {
     cells: Vec<Cell>,
     holes: Mutex<BTreeMap<SubscriptionId, Hole>>,
     births: AtomicU64,
+    /// Until when nobody can have taken the shards, in microseconds.
+    trusted_until: AtomicI64,
+    /// Told whenever a service changes.
+    changed: Notify,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,27 +98,153 @@ struct Hole {
 }
 
 impl Ownership {
-    /// Ownership of the shards as they were claimed, in order of their numbers from 0.
+    /// Ownership of the shards as they were claimed, in order of their numbers from 0; all of them are
+    /// served.
     pub fn new(incarnation: Uuid, shards: &[ShardState]) -> Self {
-        let cells: Vec<Cell> = shards
-            .iter()
-            .map(|shard| Cell {
-                epoch: AtomicU64::new(shard.epoch.0),
-                applied: AtomicU64::new(shard.last.0),
-                counted: AtomicU64::new(shard.counted.0),
-                rolled: AtomicU64::new(shard.rolled.0),
-            })
-            .collect();
-        Self { incarnation, cells, holes: Mutex::default(), births: AtomicU64::new(0) }
+        let owned = Self::none(incarnation, shards.len());
+        owned.took(shards);
+        for shard in shards {
+            owned.set_service(shard.shard, Service::Full);
+        }
+        owned
+    }
+
+    /// Ownership of none of `count` shards.
+    pub fn none(incarnation: Uuid, count: usize) -> Self {
+        Self {
+            incarnation,
+            cells: (0..count).map(|_| Cell::default()).collect(),
+            holes: Mutex::default(),
+            births: AtomicU64::new(0),
+            trusted_until: AtomicI64::new(i64::MAX),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Shards were claimed and are not served yet: where their ledgers stand.
+    pub fn took(&self, shards: &[ShardState]) {
+        self.reclaimed(shards);
+        for shard in shards {
+            self.advance_applied(shard.shard, shard.last);
+            self.advance_counted(shard.shard, shard.counted);
+            self.advance_rolled(shard.shard, shard.rolled);
+        }
+    }
+
+    /// Until when nobody can have taken this node's shards; `None`: somebody may have. A node that
+    /// shares its database with nobody is never told.
+    pub fn trust(&self, until: Option<Micros>) {
+        let until = until.map_or(i64::MIN, Micros::get);
+        self.trusted_until.store(until, Ordering::Release);
+    }
+
+    /// Whether decisions may still be made that are returned after `hold_ttl` if nobody settles them.
+    ///
+    /// Once the lease has run out, another node may own the shard. It reckons with everything that this
+    /// one may let through by its escrow, and gives that back after the plan's `holdTtl`; so this one
+    /// stops well before that (INV-3).
+    pub fn may_decide(&self, now: Micros, hold_ttl: Span) -> bool {
+        let until = self.trusted_until.load(Ordering::Acquire);
+        let grace = hold_ttl.get() / ZOMBIE_SHARE_OF_HOLD;
+        now.get() < until.saturating_add(grace)
+    }
+
+    /// What this node does for a shard.
+    pub fn service(&self, shard: ShardId) -> Service {
+        Service::from_u8(self.cell(shard).service.load(Ordering::SeqCst))
+    }
+
+    /// Whether requests for it are answered here.
+    pub fn serves(&self, shard: ShardId) -> bool {
+        self.service(shard) == Service::Full
+    }
+
+    /// Whether its subscriptions may be in memory.
+    pub fn may_load(&self, shard: ShardId) -> bool {
+        matches!(self.service(shard), Service::Full | Service::Ending)
+    }
+
+    /// From now on this node does so much for a shard. What was missed in one that is given away is
+    /// for its next owner to find.
+    pub fn set_service(&self, shard: ShardId, service: Service) {
+        self.cell(shard).service.store(service as u8, Ordering::SeqCst);
+        if service == Service::Absent {
+            self.locked_holes().retain(|_, hole| hole.shard != shard);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until the service of any shard changes, at most for `patience`.
+    pub async fn change(&self, seen: Service, shard: ShardId, patience: Duration) {
+        let changed = self.changed.notified();
+        tokio::pin!(changed);
+        // Listening before looking, so that a change between the two is not missed.
+        changed.as_mut().enable();
+        if self.service(shard) == seen {
+            let _ = tokio::time::timeout(patience, changed).await;
+        }
+    }
+
+    /// Waits while a shard is on its way here or away, at most for [`MOVE_PATIENCE`]; whether it is
+    /// served here then. `owner` is who owns it by now.
+    pub async fn awaited(&self, shard: ShardId, owner: impl Fn() -> Option<Uuid>) -> bool {
+        let stopwatch = Clock::stopwatch();
+        loop {
+            let service = self.service(shard);
+            if service == Service::Full {
+                return true;
+            }
+            let is_coming = owner() == Some(self.incarnation);
+            let left = MOVE_PATIENCE.saturating_sub(stopwatch.elapsed());
+            if left.is_zero() || (service == Service::Absent && !is_coming) {
+                return false;
+            }
+            // Who owns it may change without a change of what is served.
+            self.change(service, shard, left.min(MOVE_LOOK)).await;
+        }
+    }
+
+    /// Takes in rows of these shards, unless one of them is not served: then that one is named. They
+    /// count as pending until the answer is dropped.
+    pub fn take_in(
+        self: &Arc<Self>,
+        rows: impl Iterator<Item = ShardId>,
+    ) -> Result<PendingRows, ShardId> {
+        let pending = self.hold(rows);
+        // Counted before looked at: whoever ends the service looks after it has ended it.
+        match pending.shards.keys().find(|&&shard| !self.serves(shard)) {
+            Some(&shard) => Err(shard),
+            None => Ok(pending),
+        }
+    }
+
+    /// Counts rows as pending, whatever is served: they were taken in before.
+    pub fn hold(self: &Arc<Self>, rows: impl Iterator<Item = ShardId>) -> PendingRows {
+        let mut pending = PendingRows { ownership: self.clone(), shards: BTreeMap::new() };
+        for shard in rows {
+            *pending.shards.entry(shard).or_default() += 1;
+            self.cell(shard).pending_rows.fetch_add(1, Ordering::SeqCst);
+        }
+        pending
+    }
+
+    /// Rows of a shard that were taken in and are not counted or refused yet.
+    pub fn pending_rows(&self, shard: ShardId) -> u32 {
+        self.cell(shard).pending_rows.load(Ordering::SeqCst)
     }
 
     /// Rows that the last owner committed and did not checkpoint are in nobody's memory yet: each of
     /// their subscriptions is a hole until it was loaded and checkpointed. Before the first
     /// checkpoint of this boot, which would otherwise move the bounds over those rows.
-    pub async fn find_uncounted(&self, store: &dyn Store) -> Result<(), Error> {
+    pub async fn find_uncounted(
+        &self,
+        store: &dyn Store,
+        shards: impl IntoIterator<Item = ShardId>,
+    ) -> Result<(), Error> {
         let behind = |&shard: &ShardId| self.counted(shard) < self.applied(shard);
+        let shards = shards.into_iter().filter(behind);
         let mut after: Vec<(ShardId, Seq)> =
-            self.shards().filter(behind).map(|shard| (shard, self.counted(shard))).collect();
+            shards.map(|shard| (shard, self.counted(shard))).collect();
         while !after.is_empty() {
             let rows = store.ledger_after(&after, UNCOUNTED_PAGE_ROWS).await?;
             for row in &rows {
@@ -177,6 +352,7 @@ impl Ownership {
     pub fn countable(&self) -> Vec<(ShardId, Seq)> {
         let mut bounds: BTreeMap<ShardId, Seq> = self
             .shards()
+            .filter(|&shard| self.may_load(shard))
             .map(|shard| (shard, self.applied(shard)))
             .filter(|&(shard, applied)| applied > self.counted(shard))
             .collect();
@@ -187,6 +363,12 @@ impl Ownership {
         }
         bounds.retain(|&shard, bound| *bound > self.counted(shard));
         bounds.into_iter().collect()
+    }
+
+    /// Up to where every row of a shard with nothing in memory is in checkpoints.
+    pub fn settled(&self, shard: ShardId) -> Seq {
+        let has_hole = self.locked_holes().values().any(|hole| hole.shard == shard);
+        if has_hole { self.counted(shard) } else { self.applied(shard) }
     }
 
     /// Rows of this subscription after `counted` may not have been counted by anyone.
@@ -237,6 +419,21 @@ impl Ownership {
 
     fn cell(&self, shard: ShardId) -> &Cell {
         &self.cells[usize::from(shard.0)]
+    }
+}
+
+/// Rows that were taken in; see [`Ownership::take_in`].
+#[derive(Debug)]
+pub struct PendingRows {
+    ownership: Arc<Ownership>,
+    shards: BTreeMap<ShardId, u32>,
+}
+
+impl Drop for PendingRows {
+    fn drop(&mut self) {
+        for (&shard, &rows) in &self.shards {
+            self.ownership.cell(shard).pending_rows.fetch_sub(rows, Ordering::SeqCst);
+        }
     }
 }
 

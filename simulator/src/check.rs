@@ -32,10 +32,23 @@ pub(crate) fn decision(
     match outcome {
         Ok(answer) if answer.status == StatusCode::OK => serde_json::from_slice(&answer.body)
             .map_err(|_not_a_decision| Cow::Borrowed("unreadable decision")),
-        Ok(answer) => Err(Cow::Owned(format!("status {}", answer.status.as_u16()))),
+        Ok(answer) => Err(Cow::Owned(refusal(answer))),
         Err(Failure::Connect(_)) => Err(Cow::Borrowed("no connection")),
         Err(Failure::Broken(_)) => Err(Cow::Borrowed("connection broke")),
         Err(Failure::Timeout(_)) => Err(Cow::Borrowed("timeout")),
+    }
+}
+
+/// The status, and the problem document's code where there is one.
+fn refusal(answer: &Answer) -> String {
+    #[derive(Deserialize)]
+    struct Problem {
+        code: String,
+    }
+    let status = answer.status.as_u16();
+    match serde_json::from_slice::<Problem>(&answer.body) {
+        Ok(problem) => format!("status {status} {}", problem.code),
+        Err(_no_problem) => format!("status {status}"),
     }
 }
 
@@ -56,6 +69,7 @@ mod tests {
             (200, r#"{"allowed":false,"reason":"quota_exceeded"}"#, Ok(false)),
             (200, "hello", Err("unreadable decision")),
             (503, "", Err("status 503")),
+            (503, r#"{"title":"No","code":"no_owner"}"#, Err("status 503 no_owner")),
         ];
         for (status, body, expected) in stories {
             let status = StatusCode::from_u16(status).expect("a status");

@@ -5,25 +5,28 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::Error;
 use crate::client::{bearer, parse_targets};
+use crate::cluster::command::{self as cluster, ClusterArgs};
 use crate::load::{self, Access, Rate, Scenario};
 use crate::log_format::Format;
 use crate::log_format::generate::Generate;
+use crate::model::command::{self as model, ModelArgs};
+use crate::numbers::duration;
 use crate::outbox::FlushOptions;
 use crate::replay::{self, ExpectedTotal, Speed};
-use crate::report;
+use crate::{Error, report, signals};
 
 const LEDGER_FAILED: u8 = 1;
 const NOT_RUN: u8 = 2;
 /// Events that may wait in one worker before checks pause: about 20 MB.
 const WAITING_EVENTS_MAX: usize = 200_000;
+
+/// What the first Ctrl-C does.
+const ENDING: &str = "ending the load; the ledger is still checked";
 
 /// Plays a gateway against a running Weir, then audits the ledger it left behind.
 #[derive(Debug, Parser)]
@@ -44,6 +47,12 @@ enum Command {
     /// Replay an access log: one subscription per client, check and event per line
     #[command(after_help = REPLAY_HELP)]
     Replay(ReplayArgs),
+    /// Start nodes on this machine, make faults among them under load, judge the ledger
+    #[command(after_help = cluster::HELP)]
+    Cluster(Box<ClusterArgs>),
+    /// Play a cluster in memory under faults, and judge every promise
+    #[command(after_help = model::HELP)]
+    Model(ModelArgs),
     /// Write a made-up access log in combined format to stdout
     GenerateLog(GenerateArgs),
 }
@@ -238,6 +247,8 @@ pub fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Load(args) => run_load(args),
         Command::Replay(args) => run_replay(args),
+        Command::Model(args) => Ok(model::play(&args, &mut std::io::stdout().lock())),
+        Command::Cluster(args) => cluster::play(&args),
         Command::GenerateLog(args) => generate(&args),
     };
     match outcome {
@@ -272,7 +283,7 @@ fn run_load(args: LoadArgs) -> Result<bool, Error> {
         settle: args.send.settle,
         quiet: args.send.quiet,
     };
-    let report = load::run(&options, &stop_on_ctrl_c()?)?;
+    let report = load::run(&options, &signals::stop_on_signal(ENDING)?)?;
     print(&report::table::load(&report));
     if let Some(path) = &args.send.json {
         report::json::write(path, &report)?;
@@ -302,7 +313,7 @@ fn run_replay(args: ReplayArgs) -> Result<bool, Error> {
         expected: args.expect_totals,
         quiet: args.send.quiet,
     };
-    let report = replay::run(&options, &stop_on_ctrl_c()?)?;
+    let report = replay::run(&options, &signals::stop_on_signal(ENDING)?)?;
     print(&report::table::replay(&report));
     if let Some(path) = &args.send.json {
         report::json::write(path, &report)?;
@@ -324,26 +335,6 @@ fn generate(args: &GenerateArgs) -> Result<bool, Error> {
     }
 }
 
-/// The first Ctrl-C ends the load early and the ledger is still checked; a second one kills.
-fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    let runtime = load::runtime()?;
-    std::thread::Builder::new()
-        .name("weir-sim-signal".to_owned())
-        .spawn(move || {
-            if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
-                flag.store(true, Ordering::Relaxed);
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "weir-sim: ending the load; the ledger is still checked"
-                );
-            }
-        })
-        .map_err(|source| Error::Start { what: "the signal thread", source })?;
-    Ok(stop)
-}
-
 fn half_of_the_cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
@@ -351,13 +342,6 @@ fn half_of_the_cores() -> usize {
 /// A closed stdout is no reason to lose the verdict's exit code.
 fn print(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
-}
-
-/// `30s`, `2m 30s`, `200ms`, `PT30S`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let signed: jiff::SignedDuration =
-        text.parse().map_err(|_| format!("`{text}` is not a time such as 30s, 2m or 200ms"))?;
-    Duration::try_from(signed).map_err(|_| format!("`{text}` is negative"))
 }
 
 #[cfg(test)]
@@ -368,17 +352,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn times_are_read_as_people_write_them() {
-        for (text, ms) in
-            [("30s", 30_000), ("2m30s", 150_000), ("200ms", 200), ("PT5S", 5_000), ("0s", 0)]
-        {
-            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-        for text in ["", "30", "-5s", "soon"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
     }
 }

@@ -11,6 +11,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -151,11 +152,30 @@ impl Failure {
     }
 }
 
+/// Says that every target answers again, as a gateway's health check would find out. Without it
+/// lanes would stay with the targets that never failed, and one that came back would idle.
+#[derive(Debug, Clone, Default)]
+pub struct Healed(Arc<AtomicU64>);
+
+impl Healed {
+    /// Sends every lane home with its next call.
+    pub fn announce(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn times(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// One connection at a time to one of the targets.
 #[derive(Debug)]
 pub struct Lane {
     endpoints: Arc<[Endpoint]>,
+    home: usize,
     at: usize,
+    /// How often all targets were healed, and how often this lane has gone home for it.
+    healed: Option<(Healed, u64)>,
     open: Option<SendRequest<Full<Bytes>>>,
     failures_in_row: u32,
     request_timeout: Duration,
@@ -164,8 +184,24 @@ pub struct Lane {
 impl Lane {
     /// A lane that begins at target number `first` (modulo their count) and connects on first use.
     pub fn new(endpoints: Arc<[Endpoint]>, first: usize, request_timeout: Duration) -> Self {
-        let at = first % endpoints.len().max(1);
-        Self { endpoints, at, open: None, failures_in_row: 0, request_timeout }
+        let home = first % endpoints.len().max(1);
+        Self {
+            endpoints,
+            home,
+            at: home,
+            healed: None,
+            open: None,
+            failures_in_row: 0,
+            request_timeout,
+        }
+    }
+
+    /// Goes back to its first target whenever all are announced healed.
+    #[must_use]
+    pub fn homing(mut self, healed: Healed) -> Self {
+        let seen = healed.times();
+        self.healed = Some((healed, seen));
+        self
     }
 
     /// The target in use.
@@ -173,8 +209,26 @@ impl Lane {
         &self.endpoints[self.at]
     }
 
+    /// As [`Self::call`], but a request whose connection could not be made or broke is sent again,
+    /// once to each other target. The server may have acted on it: it needs an `Idempotency-Key`.
+    /// Also returns how often it was sent again.
+    pub async fn call_any(&mut self, request: &Prepared) -> (Result<Answer, Failure>, usize) {
+        let mut again = 0;
+        loop {
+            match self.call(request).await {
+                Err(Failure::Connect(_) | Failure::Broken(_))
+                    if again + 1 < self.endpoints.len() =>
+                {
+                    again += 1;
+                }
+                outcome => return (outcome, again),
+            }
+        }
+    }
+
     /// Sends one request and reads its whole answer.
     pub async fn call(&mut self, request: &Prepared) -> Result<Answer, Failure> {
+        self.go_home();
         if self.failures_in_row > 0 && self.open.is_none() {
             tokio::time::sleep(self.back_off()).await;
         }
@@ -235,6 +289,16 @@ impl Lane {
         let sender = self.open.insert(usable);
         sender.ready().await.map_err(Failure::Broken)?;
         Ok(sender)
+    }
+
+    fn go_home(&mut self) {
+        let Some((healed, seen)) = &mut self.healed else { return };
+        let times = healed.times();
+        if std::mem::replace(seen, times) != times && self.at != self.home {
+            self.at = self.home;
+            self.open = None;
+            self.failures_in_row = 0;
+        }
     }
 
     fn break_off(&mut self) {

@@ -43,7 +43,7 @@ pub enum Error {
     /// A file could not be read or written.
     #[error("cannot {action} {}", path.display())]
     File {
-        /// "read" or "write".
+        /// "read", "write" or "make".
         action: &'static str,
         /// Which file.
         path: PathBuf,
@@ -51,6 +51,21 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A node of a run with nodes of its own did not do what it was started for.
+    #[error("{name} {what}; its log {} ends with\n  {last}", log.display())]
+    Node {
+        /// Which.
+        name: String,
+        /// What it did instead.
+        what: String,
+        /// Where its log is.
+        log: PathBuf,
+        /// The last lines of it.
+        last: String,
+    },
+    /// Nodes of one's own that did not become a cluster in time.
+    #[error("{0} in time; their logs say why")]
+    NotWhole(&'static str),
     /// The operating system refused a thread or a runtime.
     #[error("cannot start {what}")]
     Start {

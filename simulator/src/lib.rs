@@ -11,6 +11,8 @@
 //! * [`load`] makes traffic from a seed; [`replay`] takes it from an access log ([`log_format`]);
 //! * [`client`] is the lean HTTP/1.1 connection, [`api`] the admin and read calls over it;
 //! * [`outbox`] sends usage events as a gateway does: batched, retried with the same ids;
+//! * [`cluster`] starts nodes of its own, makes faults among them and runs [`load`] meanwhile;
+//! * [`model`] stands apart: a whole cluster in memory, from a seed, judged by the invariants;
 //! * [`ledger`] asks Weir what it recorded and charged and compares it, one subscription at a time.
 //!
 //! Every run ends with a verdict; a run that could not be judged is an [`Error`].
@@ -20,16 +22,19 @@ mod check;
 pub mod cli;
 pub mod client;
 mod clock;
+pub mod cluster;
 mod error;
 pub mod ledger;
 pub mod load;
 pub mod log_format;
 pub mod measure;
+pub mod model;
 mod numbers;
 pub mod outbox;
 pub mod progress;
 pub mod replay;
 pub mod report;
+mod signals;
 mod usage_event;
 
 pub use error::Error;

@@ -16,6 +16,8 @@ const LATENCY_US_MAX: u64 = 120_000_000;
 const DIGITS: u8 = 3;
 /// Two digits in the timeline, where there is one histogram per step.
 const TIMELINE_DIGITS: u8 = 2;
+/// Moments of failure that a recorder keeps: enough to see every outage, few enough to hold.
+const FAILED_AT_MAX: usize = 100_000;
 /// Steps in a timeline. More would cost memory and no reader could tell them apart on a plot.
 const TIMELINE_STEPS_MAX: u64 = 600;
 
@@ -199,6 +201,10 @@ pub struct Recorder {
     pub proxied: u64,
     /// Checks sent later than intended (open loop).
     pub late: u64,
+    /// Checks sent again to another target, because the connection to the first one failed.
+    pub failed_over: u64,
+    /// When checks failed, since the start; at most 100,000 of them.
+    pub failed_at: Vec<Duration>,
 }
 
 impl Recorder {
@@ -221,6 +227,8 @@ impl Recorder {
             degraded: 0,
             proxied: 0,
             late: 0,
+            failed_over: 0,
+            failed_at: Vec::new(),
         }
     }
 
@@ -249,7 +257,12 @@ impl Recorder {
         match outcome {
             Outcome::Allowed => self.allowed += 1,
             Outcome::Denied(reason) => add_to(&mut self.denied, reason, 1),
-            Outcome::Failed(cause) => add_to(&mut self.failed, cause, 1),
+            Outcome::Failed(cause) => {
+                add_to(&mut self.failed, cause, 1);
+                if self.failed_at.len() < FAILED_AT_MAX {
+                    self.failed_at.push(since_start);
+                }
+            }
         }
     }
 
@@ -284,6 +297,8 @@ impl Recorder {
         self.degraded += other.degraded;
         self.proxied += other.proxied;
         self.late += other.late;
+        self.failed_over += other.failed_over;
+        self.failed_at.extend(other.failed_at);
         for (reason, number) in other.denied {
             add_to(&mut self.denied, &reason, number);
         }

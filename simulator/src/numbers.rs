@@ -8,6 +8,18 @@ pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Whole milliseconds of a duration; see [`micros`].
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Reads `30s`, `2m 30s`, `200ms`, `PT30S`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let signed: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("`{text}` is not a time such as 30s, 2m or 200ms"))?;
+    Duration::try_from(signed).map_err(|_| format!("`{text}` is negative"))
+}
+
 /// A count as a float, for ratios, rates and plots. Exact below 2^53, and nothing here counts further.
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
 pub(crate) fn float(count: u64) -> f64 {
@@ -85,6 +97,18 @@ mod tests {
     fn latencies_choose_their_unit() {
         for (us, text) in [(87, "87 µs"), (1_240, "1.24 ms"), (2_050_000, "2.05 s")] {
             assert_eq!(humane_micros(us), text);
+        }
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        for (text, ms) in
+            [("30s", 30_000), ("2m30s", 150_000), ("200ms", 200), ("PT5S", 5_000), ("0s", 0)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "30", "-5s", "soon"] {
+            assert!(duration(text).is_err(), "{text}");
         }
     }
 }

@@ -79,6 +79,6 @@ impl Progress {
 }
 
 /// A closed stderr is no reason to stop a run.
-fn to_stderr(text: &str) {
+pub(crate) fn to_stderr(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

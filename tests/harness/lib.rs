@@ -5,6 +5,8 @@
 //!
 //! ```text
 //!   World   a node on a store of its own, with tokens: what most stories begin with
+//!   Cluster several nodes on one database, with proxies on their wires
+//!     Load    checks and events until told to end; its History is audited against the ledger
 //!     Node  one `weir serve` process: ask, kill, end in order, start again
 //!     Http  a client that answers with status, headers, body
 //! ```
@@ -12,21 +14,31 @@
 
 #![allow(clippy::missing_panics_doc, reason = "every function here may panic, see above")]
 
+mod audit;
 mod binary;
+mod caller;
 mod client;
+mod cluster;
+mod load;
 mod node;
 pub mod postgres;
+mod proxy;
 mod watchdog;
 mod world;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+pub use audit::{Audit, History};
 pub use binary::{Finished, program, run, weir};
+pub use caller::{Caller, Subscription};
 pub use client::{Answer, Http, raw_exchange};
+pub use cluster::{Cluster, LEASE, Wires};
+pub use load::{Load, Metered};
 pub use node::{Node, NodeOptions};
+pub use proxy::{Gate, Proxy};
 pub use watchdog::TestDirectory;
-pub use world::{Store, Subscription, World, event, event_at, event_of, rfc3339};
+pub use world::{Store, World, event, event_at, event_of, rfc3339};
 
 /// Pause between two looks at a condition.
 const POLL_PAUSE: Duration = Duration::from_millis(20);

@@ -103,6 +103,7 @@ impl Node {
         process.kill().expect("a child that was not waited for can be killed");
         process.wait().expect("a child can be waited for");
         watchdog::ended(process.id());
+        self.log.settle();
     }
 
     /// Asks the process to end (SIGTERM), waits for it and expects exit code 0.
@@ -110,9 +111,17 @@ impl Node {
     /// # Panics
     /// When it ends otherwise or not at all.
     pub async fn terminate(&mut self) {
-        signal(self.process.as_ref().expect("the node runs").id(), "TERM");
+        self.signal("TERM");
         let code = self.wait().await;
         assert_eq!(code, Some(0), "{}", self.log());
+    }
+
+    /// Sends a signal, such as `TERM`, `STOP` or `CONT`.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, name: &str) {
+        signal(self.process.as_ref().expect("the node runs").id(), name);
     }
 
     /// Waits for the process to end by itself.
@@ -161,6 +170,11 @@ impl Node {
         process.is_some_and(|process| process.try_wait().expect("a child can be asked").is_none())
     }
 
+    /// Whether it was started and nobody has seen it end.
+    pub fn is_started(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// What it has written to stderr, over all its starts.
     pub fn log(&self) -> String {
         self.log.text()
@@ -174,6 +188,7 @@ impl Drop for Node {
             process.wait().ok();
             watchdog::ended(process.id());
         }
+        self.log.settle();
         let log = self.log();
         if std::thread::panicking() {
             eprintln!("--- log of the node at {} ---\n{log}---", self.address);

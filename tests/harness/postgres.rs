@@ -188,6 +188,26 @@ impl Postgres {
 }
 
 impl TestDatabase {
+    /// Host and port of the server.
+    pub fn address(&self) -> String {
+        let (_, _, place) = self.parts();
+        if place.contains(':') { place.to_owned() } else { format!("{place}:5432") }
+    }
+
+    /// The same database by way of another address, such as a proxy's.
+    pub fn url_by(&self, address: std::net::SocketAddr) -> String {
+        let (before, after, _) = self.parts();
+        format!("{before}{address}{after}")
+    }
+
+    /// The URL before, after and at the server's place.
+    fn parts(&self) -> (&str, &str, &str) {
+        let scheme = self.url.find("//").map_or(0, |at| at + 2);
+        let slash = self.url[scheme..].find('/').map_or(self.url.len(), |at| scheme + at);
+        let begin = self.url[..slash].rfind('@').map_or(scheme, |at| at + 1);
+        (&self.url[..begin], &self.url[slash..], &self.url[begin..slash])
+    }
+
     /// Ends every session in the database from the server's side, as an administrator would.
     pub async fn terminate_sessions(&self) -> Result<()> {
         let statement = format!(

@@ -1,13 +1,11 @@
 //! A node on a store of its own with tokens, and the words most stories are told in.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::caller::{Caller, Subscription};
 use crate::client::{Answer, Http};
-use crate::eventually;
 use crate::node::{Node, NodeOptions};
 use crate::postgres::{Postgres, TestDatabase};
 use crate::watchdog::TestDirectory;
@@ -34,15 +32,6 @@ pub struct World {
     // Dropped after the node: fields are dropped in their order.
     database: Option<TestDatabase>,
     directory: TestDirectory,
-}
-
-/// A subscription with the key that only its making shows.
-#[derive(Clone, Debug)]
-pub struct Subscription {
-    /// Its id.
-    pub id: String,
-    /// Its key.
-    pub key: String,
 }
 
 impl World {
@@ -118,6 +107,11 @@ impl World {
         self.node.anonymous().with_token(&self.dashboard_token)
     }
 
+    /// The node, asked in the words of a story.
+    pub fn caller(&self) -> Caller {
+        Caller { admin: self.admin(), gateway: self.gateway(), dashboard: self.dashboard() }
+    }
+
     /// Where the story may keep files.
     pub fn directory(&self) -> &std::path::Path {
         self.directory.path()
@@ -130,69 +124,52 @@ impl World {
 
     /// Makes a plan and returns its id. What `fields` leaves out: a name.
     pub async fn plan(&self, fields: Value) -> String {
-        let mut plan = json!({"name": "test"});
-        merge(&mut plan, fields);
-        let made = self.admin().post("/api/v1/plans", &plan).await.expect(201);
-        made["id"].as_str().expect("a plan has an id").to_owned()
+        self.caller().plan(fields).await
     }
 
     /// Makes a subscription of a plan.
     pub async fn subscribe(&self, plan: &str) -> Subscription {
-        self.subscribe_with(plan, json!({})).await
+        self.caller().subscribe(plan).await
     }
 
     /// Makes a subscription with these fields.
     pub async fn subscribe_with(&self, plan: &str, fields: Value) -> Subscription {
-        let mut body = json!({"planId": plan});
-        merge(&mut body, fields);
-        let made = self.admin().post("/api/v1/subscriptions", &body).await.expect(201);
-        let text = |field: &str| made[field].as_str().map(str::to_owned);
-        Subscription {
-            id: text("id").expect("a subscription has an id"),
-            key: text("key").expect("its making shows the key"),
-        }
+        self.caller().subscribe_with(plan, fields).await
     }
 
     /// A subscription of a new hard monthly plan with this limit.
     pub async fn subscribe_hard(&self, limit: u64) -> Subscription {
-        let quota = json!({"limit": limit, "every": "P1M", "enforcement": "hard"});
-        self.subscribe(&self.plan(json!({"quota": quota})).await).await
+        self.caller().subscribe_hard(limit).await
     }
 
     /// Asks whether a request may pass.
     pub async fn check(&self, key: &str) -> Value {
-        self.check_with(key, "").await
+        self.caller().check(key).await
     }
 
     /// Asks with these parameters, such as `cost=3&path=/v1`.
     pub async fn check_with(&self, key: &str, query: &str) -> Value {
-        self.try_check(key, query).await.expect(200)
+        self.caller().check_with(key, query).await
     }
 
     /// Asks, and returns whatever is answered.
     pub async fn try_check(&self, key: &str, query: &str) -> Answer {
-        let client = self.gateway();
-        let request = client.request(http::Method::GET, &format!("/api/v1/quota/check?{query}"));
-        client.send(request.header("x-subscription-key", key), "").await
+        self.caller().try_check(key, query).await
     }
 
     /// Looks without changing anything.
     pub async fn peek(&self, key: &str) -> Value {
-        self.check_with(key, "cost=0").await
+        self.caller().peek(key).await
     }
 
     /// Records events, in any of the forms.
     pub async fn record(&self, body: &Value) -> Value {
-        self.gateway().post("/api/v1/usage/events", body).await.expect(200)
+        self.caller().record(body).await
     }
 
     /// Waits until the subscription's `used` is this and returns the decision that said so.
     pub async fn await_used(&self, key: &str, used: u64) -> Value {
-        eventually("used", Duration::from_secs(10), || async {
-            let seen = self.peek(key).await;
-            if seen["used"] == used { Ok(seen) } else { Err(format!("not {used}: {seen}")) }
-        })
-        .await
+        self.caller().await_used(key, used).await
     }
 
     /// Every ledger row of a subscription, page by page.
@@ -200,33 +177,13 @@ impl World {
     /// # Panics
     /// When the pages do not end.
     pub async fn records(&self, id: &str, query: &str) -> Vec<Value> {
-        let (from, to) = ("2000-01-01T00:00:00Z", "2100-01-01T00:00:00Z");
-        let base = format!("/api/v1/usage/records?subscriptionId={id}&from={from}&to={to}");
-        let mut rows = Vec::new();
-        let mut cursor = String::new();
-        for _ in 0..1_000 {
-            let path = format!("{base}&limit=1000{query}{cursor}");
-            let page = self.dashboard().get(&path).await.expect(200);
-            rows.extend(page["data"].as_array().expect("a page has data").iter().cloned());
-            match page["nextCursor"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => return rows,
-            }
-        }
-        panic!("the pages do not end");
+        self.caller().records(id, query).await
     }
 }
 
-async fn token(admin: &Http, body: &Value) -> String {
+pub(crate) async fn token(admin: &Http, body: &Value) -> String {
     let made = admin.post("/api/v1/tokens", body).await.expect(201);
     made["token"].as_str().expect("its making shows the token").to_owned()
-}
-
-fn merge(into: &mut Value, fields: Value) {
-    let Value::Object(fields) = fields else { panic!("fields are an object: {fields}") };
-    for (name, value) in fields {
-        into[name] = value;
-    }
 }
 
 /// A moment `seconds` from now, as the contract writes it.

@@ -154,12 +154,12 @@ async fn check_outage(outage: Outage) {
 
 #[tokio::test]
 async fn checks_go_on_and_events_wait_while_the_store_is_frozen() {
-    check_outage(Outage::Frozen).await;
+    Box::pin(check_outage(Outage::Frozen)).await;
 }
 
 #[tokio::test]
 async fn checks_go_on_and_events_wait_while_the_store_is_down() {
-    check_outage(Outage::Crashed).await;
+    Box::pin(check_outage(Outage::Crashed)).await;
 }
 
 #[tokio::test]

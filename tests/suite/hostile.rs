@@ -274,6 +274,26 @@ async fn paths_and_methods_that_do_not_exist_are_problems_too() {
 }
 
 #[tokio::test]
+async fn arrays_are_no_objects_and_fields_are_given_once() {
+    let world = World::start(Store::Sqlite).await;
+    let key = world.subscribe_hard(100).await.key;
+    let odd = format!(
+        r#"{{"checks":[["{key}",0],{{"subscriptionKey":"{key}","cost":0,"cost":50}},{{"cost":1}}]}}"#
+    );
+    let gateway = world.gateway();
+    let answer = gateway.post_bytes(Method::POST, CHECK, "application/json", odd).await.expect(200);
+    let results = answer["results"].as_array().expect("a list");
+    assert_eq!(results.len(), 3, "{answer}");
+    for result in results {
+        assert_eq!(result["error"]["code"], "invalid_check", "{answer}");
+    }
+    let (admin, kind) = (world.admin(), "application/json");
+    let plan = admin.post_bytes(Method::POST, "/api/v1/plans", kind, r#"["a plan"]"#).await;
+    plan.expect_problem(422, "validation_failed");
+    assert_eq!(world.peek(&key).await["pending"], 0);
+}
+
+#[tokio::test]
 async fn a_check_with_a_body_leaves_the_connection_in_step() {
     let world = World::start(Store::Sqlite).await;
     let key = world.subscribe_hard(100).await.key;

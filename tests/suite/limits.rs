@@ -16,6 +16,9 @@ on_both_stores!(
     a_shadow_plan_lets_everything_pass,
     each_reason_why_a_key_is_no_good_is_named,
     a_batch_is_answered_in_order_and_one_bad_item_harms_no_other,
+    a_batch_for_one_key_is_decided_in_its_order,
+    a_repeat_is_known_after_an_orderly_restart,
+    sums_beyond_what_json_carries_fail_nobodys_read,
     a_check_charges_by_itself_where_the_plan_says_so,
     costs_follow_method_and_path,
     a_request_id_used_for_another_question_gets_a_decision_of_its_own,
@@ -312,6 +315,59 @@ async fn a_batch_is_answered_in_order_and_one_bad_item_harms_no_other(store: Sto
     refused.expect_problem(422, "batch_too_large");
 }
 
+async fn a_batch_for_one_key_is_decided_in_its_order(store: Store) {
+    let world = World::start(store).await;
+    // Nobody has asked for it yet: the first of them brings it into memory.
+    let key = world.subscribe_hard(500).await.key;
+    let checks = json!({"checks": vec![json!({"subscriptionKey": key}); 1_000]});
+    let answer = world.gateway().post("/api/v1/quota/check", &checks).await.expect(200);
+    let results = answer["results"].as_array().expect("results are a list");
+    let passed: Vec<bool> = results.iter().map(|result| result["allowed"] == true).collect();
+    let first_refusal = passed.iter().position(|passed| !passed);
+    assert_eq!(first_refusal, Some(500));
+    assert!(!passed[500..].contains(&true), "none passes after one that did not");
+}
+
+async fn a_repeat_is_known_after_an_orderly_restart(store: Store) {
+    let mut world = World::start(store).await;
+    let plan = world.plan(json!({"quota": hard(100), "chargeOn": "check"})).await;
+    let key = world.subscribe(&plan).await.key;
+    let first = world.check_with(&key, "cost=5&requestId=once").await;
+    assert_eq!((&first["allowed"], &first["used"]), (&json!(true), &json!(5)), "{first}");
+    let named = world.check_with(&key, "cost=7&reserve=true&requestId=held").await;
+    world.node.terminate().await;
+    world.node.restart().await;
+    let again = world.check_with(&key, "cost=5&requestId=once").await;
+    assert_eq!((&again["allowed"], &again["used"]), (&json!(true), &json!(5)), "{again}");
+    let held = world.check_with(&key, "cost=7&reserve=true&requestId=held").await;
+    assert_eq!(held["reservationId"], named["reservationId"], "the same hold: {held}");
+    assert_eq!(held["pending"], named["pending"], "{held}");
+}
+
+async fn sums_beyond_what_json_carries_fail_nobodys_read(store: Store) {
+    const MOST: u64 = 9_007_199_254_740_991;
+    let world = World::start(store).await;
+    let plan = world.plan(json!({})).await;
+    let subscription = world.subscribe(&plan).await;
+    let huge = |_| {
+        let mut event = event(&subscription.key);
+        event["units"] = json!(MOST);
+        event["response_size"] = json!(MOST);
+        event
+    };
+    let events: Vec<Value> = (0..1_100).map(huge).collect();
+    assert_eq!(world.record(&json!(events)).await["accepted"], 1_100);
+    for _ in 0..3 {
+        let summary = world.dashboard().get("/api/v1/usage/summary").await.expect(200);
+        assert_eq!(summary["totals"]["units"], json!(MOST), "{summary}");
+        let path = format!("/api/v1/usage/stats?subscriptionId={}", subscription.id);
+        let stats = world.dashboard().get(&path).await.expect(200);
+        assert_eq!((&stats["units"], &stats["requests"]), (&json!(MOST), &json!(1_100)), "{stats}");
+        // Some of it is rolled up meanwhile.
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    }
+}
+
 async fn a_check_charges_by_itself_where_the_plan_says_so(store: Store) {
     let world = World::start(store).await;
     let plan = world.plan(json!({"quota": hard(10), "chargeOn": "check"})).await;
@@ -367,7 +423,10 @@ async fn a_request_id_used_for_another_question_gets_a_decision_of_its_own(store
 async fn a_cost_is_spelled_one_way_and_given_once(store: Store) {
     let world = World::start(store).await;
     let key = world.subscribe_hard(100).await.key;
-    for query in ["cost.requests=50", "cost=1&cost=0", "cost.tokens=1&cost.tokens=2", "cost.=1"] {
+    for query in ["cost.requests=50", "cost=1&cost=0", "cost.tokens=1&cost.tokens=2", "cost.=1"]
+        .into_iter()
+        .chain(["path=/a&path=/b", "method=GET&method=PUT", "reserve=true&reserve=false"])
+    {
         world.try_check(&key, query).await.expect_problem(400, "invalid_parameter");
     }
     assert_eq!(world.peek(&key).await["pending"], 0);

@@ -60,7 +60,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Vec<Row>> {
 
 async fn check(running: &app::Running, key: &str) -> Result<()> {
     match running.api.router.check(key, Check::default(), |_| true, true).await? {
-        Verdict::Decided(_, decision) if decision.allowed => Ok(()),
+        Verdict::Decided(decided) if decided.decision.allowed => Ok(()),
         other => bail!("a check was not allowed: {other:?}"),
     }
 }

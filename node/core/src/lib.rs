@@ -16,6 +16,7 @@
 pub mod calendar;
 pub mod invariants;
 pub mod meter;
+pub mod ownership;
 pub mod plan;
 pub mod price;
 pub mod quota;

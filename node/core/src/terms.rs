@@ -2,8 +2,7 @@
 //!
 //! Role: what a [`crate::meter::Meter`] decides by. One per resident subscription, shared with the
 //! decisions it gives out (an answer names quotas by looking here); a meter never changes it, only
-//! replaces it. Kept apart from the plan because a thousand subscriptions share one plan, and a
-//! count of references shared by all of them would bounce between cores at every check.
+//! replaces it.
 
 use std::sync::Arc;
 

@@ -81,6 +81,7 @@ pub(super) fn rows_behind(ownership: &Ownership) -> u64 {
 fn behind(ownership: &Ownership) -> impl Iterator<Item = Behind> + '_ {
     ownership
         .shards()
+        .filter(|&shard| ownership.may_load(shard))
         .map(|shard| Behind {
             shard,
             rolled: ownership.rolled(shard),

@@ -198,6 +198,9 @@ fn sums_of(row: &LedgerRow) -> RollupSums {
     }
 }
 
+/// The largest sum of a rollup.
+const SUM_MAX: i64 = (1 << 53) - 1;
+
 fn add_sums(sums: &mut RollupSums, more: &RollupSums) {
     for (held, more) in [
         (&mut sums.requests, more.requests),
@@ -207,7 +210,8 @@ fn add_sums(sums: &mut RollupSums, more: &RollupSums) {
         (&mut sums.bytes_in, more.bytes_in),
         (&mut sums.bytes_out, more.bytes_out),
     ] {
-        *held = held.saturating_add(more);
+        // What JSON carries exactly; beyond it a sum says "at least so many".
+        *held = held.saturating_add(more).min(SUM_MAX);
     }
 }
 

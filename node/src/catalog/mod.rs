@@ -34,9 +34,11 @@ const PLANS_MAX: usize = 10_000;
 const TOKENS_MAX: usize = 50_000;
 /// How long a token or key that nobody has is remembered as such.
 const UNKNOWN_FOR: Duration = limits::NEGATIVE_KEY_CACHE_TTL;
-/// How long what is known may go without being read again: bounds how stale a node can be when the
-/// change was made elsewhere.
+/// How long what is known may go without being read again, on a node that makes every change itself.
 const KNOWN_FOR: Duration = Duration::from_hours(24);
+/// The same when other nodes make changes too: bounds how long one may go unheard of when it was told
+/// while this node could not be reached.
+const KNOWN_FOR_AMONG_PEERS: Duration = Duration::from_mins(1);
 
 /// SHA-256 of a secret; what the store keeps of keys and tokens.
 pub type SecretHash = [u8; 32];
@@ -144,7 +146,9 @@ impl Catalog {
         clock: Arc<Clock>,
         shard_count: NonZeroU16,
         admin_token: Option<&str>,
+        has_peers: bool,
     ) -> Self {
+        let known_for = if has_peers { KNOWN_FOR_AMONG_PEERS } else { KNOWN_FOR };
         let unknown = limits::NEGATIVE_KEY_CACHE_ENTRIES_MAX;
         let known = limits::KEY_CACHE_ENTRIES_MAX;
         Self {
@@ -152,13 +156,13 @@ impl Catalog {
             clock,
             shard_count,
             generation: Generation::default(),
-            keys: Remembered::new(known, KNOWN_FOR),
+            keys: Remembered::new(known, known_for),
             unknown_keys: Remembered::new(unknown, UNKNOWN_FOR),
-            subscriptions: Remembered::new(known, KNOWN_FOR),
+            subscriptions: Remembered::new(known, known_for),
             plans: Remembered::new(PLANS_MAX, Duration::MAX),
             issues: Remembered::new(PLANS_MAX, Duration::MAX),
-            newest: Remembered::new(PLANS_MAX, KNOWN_FOR),
-            tokens: Remembered::new(TOKENS_MAX, KNOWN_FOR),
+            newest: Remembered::new(PLANS_MAX, known_for),
+            tokens: Remembered::new(TOKENS_MAX, known_for),
             unknown_tokens: Remembered::new(unknown, UNKNOWN_FOR),
             bootstrap: admin_token.map(hash_secret),
         }
@@ -179,7 +183,12 @@ impl Catalog {
             return Ok(KeyLookup::Unknown);
         }
         let generation = self.generation.read();
-        let lookup = match self.store.0.find_key(&hash).await? {
+        let found = match self.store.0.find_key(&hash).await {
+            Ok(found) => found,
+            // What is known stays known while the store is away.
+            Err(error) => return self.keys.get_old(&hash).ok_or(error),
+        };
+        let lookup = match found {
             Some((_, row)) if row.status == SubscriptionStatus::Deleted => KeyLookup::Unknown,
             Some((key, row)) if key.revoked_at.is_some() => {
                 KeyLookup::Revoked { key: key.id, subscription: row.id }
@@ -200,8 +209,10 @@ impl Catalog {
             return Ok(Some(known));
         }
         let generation = self.generation.read();
-        let Some(row) = self.store.0.find_subscription(id, &Reach::default()).await? else {
-            return Ok(None);
+        let row = match self.store.0.find_subscription(id, &Reach::default()).await {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(None),
+            Err(error) => return self.subscriptions.get_old(&id).map(Some).ok_or(error),
         };
         let known = Arc::new(self.known(&row));
         self.remember(generation, &self.subscriptions, &id, known.clone());
@@ -236,7 +247,13 @@ impl Catalog {
             return Ok(plan);
         }
         let generation = self.generation.read();
-        let plan = self.read_plan(id, None).await?;
+        let plan = match self.read_plan(id, None).await {
+            Ok(plan) => plan,
+            Err(PlanLookupError::Store(error)) => {
+                return self.newest.get_old(&id).ok_or(PlanLookupError::Store(error));
+            }
+            Err(error) => return Err(error),
+        };
         self.remember(generation, &self.newest, &id, plan.clone());
         Ok(plan)
     }
@@ -279,7 +296,10 @@ impl Catalog {
             return Err(TokenError::Unknown);
         }
         let generation = self.generation.read();
-        let row = self.store.0.find_token(hash).await.map_err(TokenError::Store)?;
+        let row = match self.store.0.find_token(hash).await {
+            Ok(row) => row,
+            Err(error) => return self.tokens.get_old(hash).ok_or(TokenError::Store(error)),
+        };
         let Some(principal) = row.as_ref().and_then(Principal::from_row) else {
             self.remember(generation, &self.unknown_tokens, hash, ());
             return Err(TokenError::Unknown);
@@ -310,6 +330,19 @@ impl Catalog {
     pub fn forget_subscription(&self, id: SubscriptionId) {
         self.generation.bump();
         self.subscriptions.forget(&id);
+    }
+
+    /// Changes may have gone unheard of: everything is read again when it is next wanted, and what
+    /// cannot be read stays known.
+    pub fn forget_all(&self) {
+        self.generation.bump();
+        let now = self.clock.now();
+        self.keys.doubt(now);
+        self.unknown_keys.doubt(now);
+        self.subscriptions.doubt(now);
+        self.newest.doubt(now);
+        self.tokens.doubt(now);
+        self.unknown_tokens.doubt(now);
     }
 
     /// A key was made or revoked.

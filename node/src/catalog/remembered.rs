@@ -5,6 +5,7 @@
 //! entries give way when it is full is decided at insertions.
 
 use std::hash::Hash;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
@@ -15,28 +16,44 @@ use weir_core::units::{Micros, Span};
 pub(super) struct Remembered<K, V> {
     entries: Cache<K, Entry<V>>,
     keep: Span,
+    /// What was remembered up to then is doubted, in microseconds.
+    doubted: AtomicI64,
 }
 
 #[derive(Clone, Debug)]
 struct Entry<V> {
     value: V,
-    until: Micros,
+    since: Micros,
 }
 
 impl<K: Hash + Eq, V: Clone> Remembered<K, V> {
     /// Remembers nothing yet.
     pub(super) fn new(entries_max: usize, keep: Duration) -> Self {
         let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
-        Self { entries: Cache::new(entries_max), keep: Span::from_micros(keep) }
+        let (keep, doubted) = (Span::from_micros(keep), AtomicI64::new(i64::MIN));
+        Self { entries: Cache::new(entries_max), keep, doubted }
     }
 
-    /// What is remembered, unless it is too old.
+    /// What is remembered, unless it is too old or doubted.
     pub(super) fn get(&self, now: Micros, key: &K) -> Option<V> {
-        self.entries.get(key).filter(|entry| now < entry.until).map(|entry| entry.value)
+        let doubted = self.doubted.load(Ordering::Relaxed);
+        let is_good =
+            |entry: &Entry<V>| entry.since.get() > doubted && now < entry.since.plus(self.keep);
+        self.entries.get(key).filter(is_good).map(|entry| entry.value)
+    }
+
+    /// What is remembered, however old: for when it cannot be read again.
+    pub(super) fn get_old(&self, key: &K) -> Option<V> {
+        self.entries.get(key).map(|entry| entry.value)
     }
 
     pub(super) fn insert(&self, now: Micros, key: K, value: V) {
-        self.entries.insert(key, Entry { value, until: now.plus(self.keep) });
+        self.entries.insert(key, Entry { value, since: now });
+    }
+
+    /// Everything is to be read again when it is next wanted.
+    pub(super) fn doubt(&self, now: Micros) {
+        self.doubted.fetch_max(now.get(), Ordering::Relaxed);
     }
 
     pub(super) fn forget(&self, key: &K) {
@@ -64,7 +81,11 @@ mod tests {
         known.insert(after(5), 1, "anew");
         assert_eq!(known.get(after(9), &1), Some("anew"));
         known.forget(&2);
-        assert_eq!(known.get(NOON, &2), None);
+        assert_eq!((known.get(NOON, &2), known.get_old(&2)), (None, None));
+        known.doubt(after(6));
+        assert_eq!((known.get(after(7), &1), known.get_old(&1)), (None, Some("anew")));
+        known.insert(after(7), 1, "once more");
+        assert_eq!(known.get(after(8), &1), Some("once more"));
     }
 
     #[test]

@@ -98,7 +98,7 @@ pub enum Body<'a> {
 impl<'a> From<&'a Verdict> for Body<'a> {
     fn from(verdict: &'a Verdict) -> Self {
         match verdict {
-            Verdict::Decided(id, decision) => Self::Decided(*id, decision),
+            Verdict::Decided(decided) => Self::Decided(decided.id, &decided.decision),
             Verdict::Refused(reason) => Self::Refused(*reason),
         }
     }
@@ -158,7 +158,7 @@ fn refused(json: &mut Vec<u8>, reason: Reason) {
 
 /// `quotas` and `rate`: fields that follow others.
 pub(super) fn quotas_and_rates(json: &mut Vec<u8>, decision: &Decision) {
-    let plan = &decision.terms.plan;
+    let plan = &decision.plan;
     json.extend_from_slice(br#","quotas":"#);
     push_list(json, plan.quotas.iter().zip(&decision.quotas), |json, (quota, view)| {
         field!(json, "{", "name", push_string, &quota.name);
@@ -171,7 +171,7 @@ pub(super) fn quotas_and_rates(json: &mut Vec<u8>, decision: &Decision) {
         field!(json, ",", "resetAt", push_moment, view.reset_at);
         json.push(b'}');
     });
-    // Decision and terms come from the same step, so every index is there.
+    // Decision and plan come from the same step, so every index is there.
     let rates = decision.rates.iter();
     let rates = rates.filter_map(|view| Some((plan.rates.get(usize::from(view.index))?, view)));
     json.extend_from_slice(br#","rate":"#);
@@ -185,7 +185,7 @@ pub(super) fn quotas_and_rates(json: &mut Vec<u8>, decision: &Decision) {
 }
 
 fn push_violated(json: &mut Vec<u8>, decision: &Decision) {
-    let (plan, violated) = (&decision.terms.plan, decision.violated);
+    let (plan, violated) = (&decision.plan, decision.violated);
     let quotas = plan.quotas.iter().enumerate();
     let quotas = quotas.filter(|(index, _)| violated.quotas & (1 << index) != 0);
     let rates = plan.rates.iter().enumerate();
@@ -194,14 +194,16 @@ fn push_violated(json: &mut Vec<u8>, decision: &Decision) {
     push_list(json, names, push_string);
 }
 
-/// A response with the headers that every decision carries.
-pub(super) fn respond(api: &Api, json: Vec<u8>) -> Response {
+/// A response with the headers that every decision carries. `owner` is the node that decided, when it
+/// was another.
+pub(super) fn respond(api: &Api, json: Vec<u8>, owner: Option<HeaderValue>) -> Response {
+    let hops = HeaderValue::from_static(if owner.is_some() { "1" } else { "0" });
     let mut response = json.into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(OWNER, api.node_id.clone());
-    headers.insert(HOPS, HeaderValue::from_static("0"));
+    headers.insert(OWNER, owner.unwrap_or_else(|| api.node_id.clone()));
+    headers.insert(HOPS, hops);
     response
 }
 
@@ -211,9 +213,7 @@ mod tests {
 
     use smallvec::smallvec;
     use uuid::Uuid;
-    use weir_core::calendar::Zone;
     use weir_core::meter::{Mode, RateView, Violated};
-    use weir_core::terms::Terms;
     use weir_core::units::{Micros, PlanId, Span};
 
     use super::*;
@@ -238,6 +238,7 @@ mod tests {
             pending: units(1),
             period_start: start,
             reset_at: reset,
+            overage_from: limit.map(units),
             overage_floor: units(0),
         };
         Decision {
@@ -250,13 +251,7 @@ mod tests {
             reservation: None,
             quotas: smallvec![view(Some(10), 8), view(None, 9_007_199_254_740_991)],
             rates: smallvec![RateView { index: 0, remaining: units(4), reset_at: reset }],
-            terms: Arc::new(Terms::new(
-                plan,
-                &Zone::parse("UTC").expect("a zone"),
-                start,
-                None,
-                &[],
-            )),
+            plan: weir_core::meter::PlanOf::Plan(plan),
         }
     }
 

@@ -29,7 +29,8 @@ use super::problem::Problem;
 use crate::catalog::principal::Principal;
 use crate::catalog::{Known, PlanLookupError};
 use crate::metrics::chain;
-use crate::recorder::{RecordError, Recorded, quantities_json};
+use crate::outcome::{RecordError, Recorded};
+use crate::recorder::quantities_json;
 
 const FUTURE_SKEW: Span = Span::from_seconds(limits::FUTURE_SKEW.as_secs().cast_signed());
 
@@ -84,6 +85,7 @@ pub async fn record(
     let mut rows = Vec::with_capacity(batch.items.len());
     let mut settling = Vec::new();
     let mut rejected = Vec::new();
+    let (unknown_fields, dropped_fields) = (batch.unknown_fields, batch.dropped_fields);
     for (index, item) in batch.items.into_iter().enumerate() {
         let refused = match item {
             Ok(event) => match judge(&api, now, &event) {
@@ -120,11 +122,12 @@ pub async fn record(
     let mut outcomes = if rows.is_empty() {
         Vec::new()
     } else {
-        api.recorder.record(rows).await.map_err(record_problem)?
+        api.router.record(rows).await.map_err(record_problem)?
     };
     outcomes.truncate(events);
     let accepted = outcomes.iter().filter(|&&outcome| outcome == Recorded::New).count();
     let duplicates = outcomes.len() - accepted;
+    api.metrics.left_out(rejected.len(), unknown_fields, dropped_fields);
     Ok(JsonAnswer(RecordAnswer { accepted, duplicates, rejected }))
 }
 
@@ -135,7 +138,9 @@ pub(super) fn record_problem(error: RecordError) -> Problem {
         RecordError::Away => {
             Problem::unavailable("store_unavailable", "the store is away; send the same ids again")
         }
-        RecordError::Fenced => Problem::unavailable("not_owner", error.to_string()),
+        RecordError::Fenced | RecordError::NotHere => {
+            Problem::unavailable("not_owner", error.to_string())
+        }
     }
 }
 

@@ -7,9 +7,9 @@
 mod audit;
 mod auth;
 mod body;
+mod cluster;
 mod decision;
 mod events;
-mod follow;
 pub mod ingest;
 mod moment;
 mod operate;
@@ -27,6 +27,7 @@ mod text;
 mod tokens;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router as AxumRouter;
@@ -70,8 +71,8 @@ pub struct HttpLimits {
 pub struct Api {
     /// Decisions.
     pub router: Router,
-    /// The ledger's writers.
-    pub recorder: Recorder,
+    /// The ledger's writers of this node, for figures only.
+    pub recorder: Arc<Recorder>,
     /// Counters' writers, for figures only.
     pub checkpointer: Arc<Checkpointer>,
     /// Catalogue and reads.
@@ -84,6 +85,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// Whether the store answers.
     pub health: Arc<Health>,
+    /// It gives everything away and will end: send traffic elsewhere.
+    pub leaving: AtomicBool,
     /// This node's name, told with every decision.
     pub node_id: http::HeaderValue,
     /// Sizes and times.
@@ -137,6 +140,7 @@ fn router(api: Arc<Api>) -> AxumRouter {
         .merge(subscriptions::routes())
         .merge(tokens::routes())
         .merge(audit::routes())
+        .merge(cluster::routes())
         .merge(reads::routes())
         .layer(timeout);
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())

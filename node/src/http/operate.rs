@@ -1,10 +1,12 @@
 //! `/livez`, `/readyz`, `/metrics`: for whoever keeps the node running.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -32,16 +34,23 @@ pub struct Readiness {
     version: &'static str,
 }
 
-/// Answers while the node owns shards and serves them, store or no store.
-#[utoipa::path(get, path = "/readyz", tag = "operate", responses((status = 200, body = Readiness)))]
-pub async fn readyz(State(api): State<Arc<Api>>) -> JsonAnswer<Readiness> {
-    JsonAnswer(Readiness {
-        status: "ready",
+/// Answers 200 while the node serves, store or no store, and 503 once it is about to end.
+#[utoipa::path(get, path = "/readyz", tag = "operate",
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
+pub async fn readyz(State(api): State<Arc<Api>>) -> (StatusCode, JsonAnswer<Readiness>) {
+    let (code, status) = if api.leaving.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining")
+    } else {
+        (StatusCode::OK, "ready")
+    };
+    let readiness = Readiness {
+        status,
         degraded: !api.health.is_up(),
         store: api.store.engine(),
         node: api.node_id.to_str().unwrap_or_default().to_owned(),
         version: env!("CARGO_PKG_VERSION"),
-    })
+    };
+    (code, JsonAnswer(readiness))
 }
 
 /// Figures for Prometheus.

@@ -24,13 +24,13 @@ use super::Api;
 use super::audit::{self, Target};
 use super::auth::Admin;
 use super::body::Json;
-use super::follow;
 use super::moment::Moment;
 use super::page::{self, List};
 use super::parameters::{Ids, Parameters};
 use super::problem::{Problem, ProblemBody};
 use super::reach;
 use crate::catalog::plan_document::{Effective, PlanDocument, PlanUpdate, read, render};
+use crate::codec::peers::Change;
 
 const LIST: &str = "plans";
 /// How often a version is numbered anew when another one came first. Each round of a race has one
@@ -104,7 +104,7 @@ pub async fn create(
     let mut entry = audit::entry(&api, &caller, "plan.create", Target::plan(id.uuid()));
     entry.after = audit::state(&answer);
     api.store.insert_plan(&row, &entry).await?;
-    api.router.catalog().forget_plan(id);
+    api.router.changed(Change::Plan(id)).await;
     let location = [(LOCATION, format!("/api/v1/plans/{id}"))];
     Ok((StatusCode::CREATED, location, JsonAnswer(answer)).into_response())
 }
@@ -177,7 +177,7 @@ pub async fn replace(
     for _ in 0..NUMBERING_ATTEMPTS {
         match try_replace(&api, &caller, id, &update).await {
             Ok(row) => {
-                follow::plan_changed(&api, id).await;
+                api.router.changed(Change::Plan(id)).await;
                 return PlanAnswer::of(&row).map(JsonAnswer);
             }
             Err(Refused::Overtaken) => {}
@@ -251,7 +251,7 @@ pub async fn delete(
         }
         other => other.into(),
     })?;
-    api.router.catalog().forget_plan(id);
+    api.router.changed(Change::Plan(id)).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,14 +1,18 @@
 //! `/api/v1/quota/check`: may this request pass?
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 use futures::future::join_all;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
-use serde::Deserialize;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 use weir_config::limits;
@@ -25,8 +29,8 @@ use super::problem::Problem;
 use super::text::{field, push_list, push_string};
 use crate::catalog::principal::Principal;
 use crate::metrics::chain;
-use crate::router::{RouteError, Verdict};
-use crate::shard::Undecided;
+use crate::outcome::Undecided;
+use crate::router::{Decided, RouteError, Verdict};
 
 static KEY_HEADER: HeaderName = HeaderName::from_static("x-subscription-key");
 static IDEMPOTENCY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
@@ -73,7 +77,15 @@ pub(super) async fn answer(api: &Api, request: &Parts) -> Result<Response, Probl
     let verdict = decide(api, &caller, &key, check).await?;
     let mut json = Vec::with_capacity(ANSWER_BYTES);
     Body::from(&verdict).push(&mut json);
-    Ok(respond(api, json))
+    Ok(respond(api, json, owner(verdict)))
+}
+
+/// The node that decided, when it was another.
+fn owner(verdict: Verdict) -> Option<HeaderValue> {
+    match verdict {
+        Verdict::Decided(decided) => decided.owner,
+        Verdict::Refused(_) => None,
+    }
 }
 
 async fn decide(
@@ -84,8 +96,10 @@ async fn decide(
 ) -> Result<Verdict, Problem> {
     let sees = |known: &crate::catalog::Known| principal.sees(&known.tenant, known.id);
     let verdict = api.router.check(key, check, sees, principal.sees_all()).await;
-    match verdict.map_err(|error| undecided(&error))? {
-        Verdict::Decided(_, decision) if decision.reason == Reason::TooManyReservations => {
+    match verdict.map_err(|error| unrouted(&error))? {
+        Verdict::Decided(Decided { decision, .. })
+            if decision.reason == Reason::TooManyReservations =>
+        {
             let detail = "settle some of this subscription's open reservations first";
             Err(Problem::conflict("too_many_reservations", detail))
         }
@@ -94,8 +108,16 @@ async fn decide(
 }
 
 /// 503 in every case: the caller applies its fail policy.
-fn undecided(error: &RouteError) -> Problem {
+pub(super) fn unrouted(error: &RouteError) -> Problem {
     match error {
+        RouteError::NoOwner => {
+            tracing::debug!("no owner was found in time");
+            Problem::unavailable("no_owner", error.to_string())
+        }
+        RouteError::NoAnswer => {
+            tracing::debug!("the owner did not answer");
+            Problem::unavailable("no_answer", error.to_string())
+        }
         RouteError::Undecided(reason) => undecided_problem(*reason),
         RouteError::Store(error) => {
             tracing::debug!(error = %chain(error), "a check was not decided");
@@ -108,12 +130,12 @@ fn undecided(error: &RouteError) -> Problem {
 }
 
 /// Why an owner gave no answer.
-pub(super) fn undecided_problem(reason: Undecided) -> Problem {
+fn undecided_problem(reason: Undecided) -> Problem {
     match reason {
         Undecided::NotFound => Problem::not_found("subscription"),
         Undecided::Busy => Problem::unavailable("subscription_busy", reason.to_string()),
         Undecided::StoreAway => Problem::unavailable("store_unavailable", reason.to_string()),
-        Undecided::NotLoaded | Undecided::Failed => {
+        Undecided::NotLoaded | Undecided::NotHere | Undecided::Failed => {
             Problem::unavailable("undecided", reason.to_string())
         }
     }
@@ -128,6 +150,7 @@ fn asked<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<Asked<'a>, Problem>
     let mut key = header(headers, &KEY_HEADER)?.map(Cow::Borrowed);
     let mut request_id = header(headers, &IDEMPOTENCY_HEADER)?.map(Cow::Borrowed);
     let mut check = Check::default();
+    let mut given = [false; 3];
     let query = uri.query().unwrap_or_default();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
@@ -136,6 +159,9 @@ fn asked<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<Asked<'a>, Problem>
             "subscriptionKey" => {}
             "cost" if check.cost.is_none() => check.cost = Some(units(&name, &value)?),
             "cost" => return Err(parameter("cost", "is given twice")),
+            "method" | "path" | "reserve" if std::mem::replace(seen(&mut given, &name), true) => {
+                return Err(parameter(&name, "is given twice"));
+            }
             "method" => check.method = Some(text(&name, &value, limits::METHOD_BYTES_MAX)?),
             "path" => check.path = Some(text(&name, &value, limits::PATH_BYTES_MAX)?),
             "reserve" => check.reserve = reserve(&value)?,
@@ -153,6 +179,16 @@ fn asked<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<Asked<'a>, Problem>
     })?;
     check.request_id = request_id.map(|id| fingerprint(&id, &check)).transpose()?;
     Ok(Asked { key, check })
+}
+
+/// Whether one of these was given before.
+fn seen<'a>(given: &'a mut [bool; 3], name: &str) -> &'a mut bool {
+    let [method, path, reserve] = given;
+    match name {
+        "method" => method,
+        "path" => path,
+        _ => reserve,
+    }
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
@@ -237,26 +273,25 @@ fn parameter(name: &str, expected: &str) -> Problem {
 pub struct Checks {
     /// At most 1,000.
     #[schema(value_type = Vec<CheckItem>)]
-    checks: Vec<serde_json::Value>,
+    checks: Vec<Box<RawValue>>,
 }
 
 /// One of several checks.
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Default, ToSchema)]
+#[schema(rename_all = "camelCase")]
 pub struct CheckItem {
     /// The key.
     subscription_key: String,
     /// Units on the meter `requests`.
     cost: Option<u64>,
     /// Units on other meters; in JSON each is a field `cost.METER`.
-    #[serde(skip)]
-    costs: Vec<(String, serde_json::Value)>,
+    #[schema(ignore)]
+    costs: Vec<(String, u64)>,
     /// HTTP method.
     method: Option<String>,
     /// Path.
     path: Option<String>,
     /// Hold by name.
-    #[serde(default)]
     reserve: bool,
     /// Makes a repeat safe.
     request_id: Option<String>,
@@ -285,12 +320,60 @@ pub async fn check_batch(
         let detail = format!("at most {} checks", api.limits.checks_max);
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "batch_too_large", detail));
     }
-    let (api_ref, caller) = (&*api, &*caller.0);
-    let deciding = checks.into_iter().map(|item| async move {
-        let (key, check) = CheckItem::read(item)?.into_check()?;
-        decide(api_ref, caller, &key, check).await
+    let items = checks.iter().map(|item| CheckItem::read(item)?.into_check());
+    let results = decide_in_order(&api, &caller, items.collect()).await;
+    let json = answers(&results);
+    // Whoever decided the first of those that went elsewhere: a hint, as with one check.
+    let owner = results.into_iter().flatten().find_map(owner);
+    Ok(respond(&api, json, owner))
+}
+
+/// Decides each; those of one key in the order they stand, whoever serves it.
+async fn decide_in_order(
+    api: &Api,
+    caller: &Principal,
+    items: Vec<Result<(String, Check), Problem>>,
+) -> Vec<Result<Verdict, Problem>> {
+    let mut by_key: BTreeMap<String, Vec<(usize, Check)>> = BTreeMap::new();
+    let mut results: Vec<Option<Result<Verdict, Problem>>> = Vec::with_capacity(items.len());
+    for (place, item) in items.into_iter().enumerate() {
+        match item {
+            Ok((key, check)) => {
+                by_key.entry(key).or_default().push((place, check));
+                results.push(None);
+            }
+            Err(problem) => results.push(Some(Err(problem))),
+        }
+    }
+    let deciding = by_key.iter_mut().map(|(key, checks)| async move {
+        let mut checks = std::mem::take(checks).into_iter();
+        let mut decided = Vec::with_capacity(checks.len());
+        // The first brings the subscription into memory: whoever waits for that is woken in any order.
+        if let Some((place, check)) = checks.next() {
+            decided.push((place, decide(api, caller, key, check).await));
+        }
+        let elsewhere = matches!(
+            decided.first(),
+            Some((_, Ok(Verdict::Decided(Decided { owner: Some(_), .. }))))
+        );
+        if elsewhere {
+            // Messages to a peer are worked on side by side.
+            for (place, check) in checks {
+                decided.push((place, decide(api, caller, key, check).await));
+            }
+        } else {
+            // Each is given to the meter, or begins to wait for it, in this order.
+            let rest = checks.map(|(place, check)| async move {
+                (place, decide(api, caller, key, check).await)
+            });
+            decided.extend(join_all(rest).await);
+        }
+        decided
     });
-    Ok(respond(&api, answers(&join_all(deciding).await)))
+    for (place, decided) in join_all(deciding).await.into_iter().flatten() {
+        results[place] = Some(decided);
+    }
+    results.into_iter().flatten().collect()
 }
 
 fn answers(results: &[Result<Verdict, Problem>]) -> Vec<u8> {
@@ -312,21 +395,55 @@ fn push_answer(json: &mut Vec<u8>, result: &Result<Verdict, Problem>) {
     }
 }
 
-impl CheckItem {
-    fn read(mut item: serde_json::Value) -> Result<Self, Problem> {
-        let mut costs = Vec::new();
-        if let Some(fields) = item.as_object_mut() {
-            let others = fields.keys().filter(|name| name.starts_with("cost.")).cloned();
-            for name in others.collect::<Vec<_>>() {
-                if let Some(cost) = fields.remove(&name) {
-                    costs.push((name.strip_prefix("cost.").unwrap_or_default().to_owned(), cost));
-                }
+/// Reads an object and nothing else: an array would give values a meaning by their place.
+struct ItemVisitor;
+
+impl<'de> Visitor<'de> for ItemVisitor {
+    type Value = CheckItem;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a check, an object with `subscriptionKey`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<CheckItem, A::Error> {
+        let mut item = CheckItem::default();
+        let mut seen: Vec<String> = Vec::new();
+        while let Some(name) = map.next_key::<String>()? {
+            match &*name {
+                "subscriptionKey" => item.subscription_key = map.next_value()?,
+                "cost" => item.cost = map.next_value()?,
+                "method" => item.method = map.next_value()?,
+                "path" => item.path = map.next_value()?,
+                "reserve" => item.reserve = map.next_value()?,
+                "requestId" => item.request_id = map.next_value()?,
+                other => match other.strip_prefix("cost.") {
+                    Some(meter) => item.costs.push((meter.to_owned(), map.next_value()?)),
+                    None => return Err(A::Error::custom(format!("unknown field `{other}`"))),
+                },
             }
+            if seen.contains(&name) {
+                return Err(A::Error::custom(format!("duplicate field `{name}`")));
+            }
+            seen.push(name);
         }
-        let mut read: Self = serde_json::from_value(item)
-            .map_err(|error| Problem::bad_request("invalid_check", error.to_string()))?;
-        read.costs = costs;
-        Ok(read)
+        if seen.iter().any(|name| name == "subscriptionKey") {
+            Ok(item)
+        } else {
+            Err(A::Error::missing_field("subscriptionKey"))
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CheckItem {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ItemVisitor)
+    }
+}
+
+impl CheckItem {
+    fn read(item: &RawValue) -> Result<Self, Problem> {
+        serde_json::from_str(item.get())
+            .map_err(|error| Problem::bad_request("invalid_check", error.to_string()))
     }
 
     fn into_check(self) -> Result<(String, Check), Problem> {
@@ -334,7 +451,7 @@ impl CheckItem {
         let cost = self.cost.map(|cost| Units::new(cost).ok_or_else(out_of_range)).transpose()?;
         let mut check = Check { cost, ..Check::default() };
         for (meter, cost) in self.costs {
-            let cost = cost.as_u64().and_then(Units::new).ok_or_else(out_of_range)?;
+            let cost = Units::new(cost).ok_or_else(out_of_range)?;
             push_cost(&mut check, &meter, cost)?;
         }
         if self.subscription_key.is_empty() || self.subscription_key.len() > limits::KEY_BYTES_MAX {

@@ -23,7 +23,8 @@ use super::body::{Raw, parse};
 use super::events::{internal_row, record_problem};
 use super::problem::Problem;
 use crate::catalog::Known;
-use crate::recorder::{Recorded, quantities_json};
+use crate::outcome::Recorded;
+use crate::recorder::quantities_json;
 
 /// What was used.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -150,7 +151,7 @@ async fn settle(api: &Api, reservation: &ReservationRow, row: LedgerRow) -> Resu
         row,
         duplicate,
     };
-    let outcomes = api.recorder.record(vec![row.clone()]).await.map_err(record_problem)?;
+    let outcomes = api.router.record(vec![row.clone()]).await.map_err(record_problem)?;
     if outcomes.first() != Some(&Recorded::Duplicate) {
         return Ok(end(row, false));
     }

@@ -10,13 +10,14 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
-use http::header::ALLOW;
+use http::header::{ALLOW, CONNECTION};
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -161,6 +162,7 @@ fn bound_stalls(socket: &TcpStream) {
 
 async fn respond(front: Front, request: Request<Incoming>) -> Result<Response, Infallible> {
     let id = request_id(&request);
+    let leaving = front.api.leaving.load(Ordering::Relaxed);
     let answering = AssertUnwindSafe(front.answer(request)).catch_unwind();
     let mut response = match answering.await {
         Ok(Ok(response)) => response,
@@ -175,6 +177,10 @@ async fn respond(front: Front, request: Request<Incoming>) -> Result<Response, I
         response = named(response, &id);
     }
     response.headers_mut().insert(REQUEST_ID, id);
+    if leaving {
+        // Its next request goes to another node, instead of meeting a connection that closes.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(response)
 }
 

@@ -28,6 +28,7 @@ use super::reach;
 use super::subscriptions::value;
 use crate::catalog::hash_secret;
 use crate::catalog::principal::{Principal, Scope, new_token};
+use crate::codec::peers::Change;
 
 const LIST: &str = "tokens";
 /// Subscriptions that one token may name. More: every request compares with all of them. Fewer: a
@@ -130,7 +131,7 @@ pub async fn create(
     let mut entry = audit::entry(&api, &caller, "token.create", target(&row));
     entry.after = audit::state(&TokenAnswer::from(&row));
     api.store.insert_token(&row, &entry).await?;
-    api.router.catalog().forget_token(&row.hash);
+    api.router.changed(Change::Token(row.hash)).await;
     let answer = TokenAnswer { token: Some(token), ..TokenAnswer::from(&row) };
     let location = [(LOCATION, format!("/api/v1/tokens/{}", row.id))];
     Ok((StatusCode::CREATED, location, JsonAnswer(answer)).into_response())
@@ -185,7 +186,7 @@ pub async fn revoke(
     let mut entry = audit::entry(&api, &caller, "token.revoke", Target::token(id, tenant));
     entry.before = found.as_ref().and_then(|row| audit::state(&TokenAnswer::from(row)));
     let row = api.store.revoke_token(id, api.clock.now(), &entry).await?.ok_or_else(missing)?;
-    api.router.catalog().forget_token(&row.hash);
+    api.router.changed(Change::Token(row.hash)).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

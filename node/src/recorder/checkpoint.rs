@@ -376,6 +376,12 @@ impl Writer {
         ownership.open_hole(subscription.subscription(), subscription.shard(), subscription.born());
     }
 
+    fn drop_given_away(&self, batch: &mut CheckpointBatch) -> bool {
+        let before = batch.counted.len();
+        batch.counted.retain(|&(shard, _)| self.parts.ownership.may_load(shard));
+        batch.counted.len() < before
+    }
+
     async fn write_until_taken(&self, batch: &mut CheckpointBatch) -> Written {
         let mut pause = PAUSE_MIN;
         loop {
@@ -401,6 +407,8 @@ impl Writer {
                     self.parts.health.set_up(false);
                     tracing::debug!(error = %chain(&error), "checkpoint to be repeated");
                 }
+                // Bounds of shards that were given away meanwhile are their new owners'.
+                Err(Error::Fenced { .. }) if self.drop_given_away(batch) => continue,
                 Err(Error::Fenced { shards, .. }) => {
                     let asked = self.parts.ownership.still_ours(&*self.parts.store, &fence).await;
                     // When the store cannot say, the write is repeated and asks again.

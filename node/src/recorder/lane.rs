@@ -22,10 +22,11 @@ use weir_core::units::{Seq, ShardId, SubscriptionId};
 use weir_store::rows::{LedgerRow, RowKind};
 use weir_store::{Error, Store};
 
-use super::{Health, RecordError, SharedApply, entry_of};
+use super::{Health, SharedApply, entry_of};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::ownership::Ownership;
+use crate::outcome::{RecordError, Recorded};
+use crate::ownership::{Ownership, PendingRows};
 
 /// Groups between commit and apply: one being applied, one ready, so that a commit overlaps an apply
 /// and no more than that is in memory.
@@ -34,15 +35,6 @@ const APPLY_QUEUE_GROUPS: usize = 2;
 const SETTLE_PAGE_ROWS: u32 = 5_000;
 /// Pause between attempts to reach a store that is away.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-
-/// What became of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recorded {
-    /// It is in the ledger now.
-    New,
-    /// Its identity was there already.
-    Duplicate,
-}
 
 /// Sizes of the recorder.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +53,20 @@ type Answer = Result<Vec<Recorded>, RecordError>;
 
 struct Submission {
     rows: Vec<LedgerRow>,
-    reply: oneshot::Sender<Answer>,
+    reply: Reply,
+}
+
+/// Where the answer goes. Until then the rows count as pending, also when the caller gives up.
+struct Reply {
+    to: oneshot::Sender<Answer>,
+    _pending: PendingRows,
+}
+
+impl Reply {
+    fn send(self, answer: Answer) {
+        // A caller that gave up does not need the answer.
+        let _ = self.to.send(answer);
+    }
 }
 
 #[derive(Debug)]
@@ -74,6 +79,7 @@ struct LaneHandle {
 #[derive(Debug)]
 pub struct Recorder {
     lanes: Vec<LaneHandle>,
+    ownership: Arc<Ownership>,
     queue_rows_max: usize,
 }
 
@@ -101,6 +107,7 @@ impl Recorder {
         lost: CancellationToken,
     ) -> Self {
         let lease_ms = limits.lease_ms;
+        let owned = ownership.clone();
         let shared = Shared { store, ownership, health, metrics, lease_ms, lost };
         let lanes = (0..limits.lanes)
             .map(|index| {
@@ -121,7 +128,7 @@ impl Recorder {
                 LaneHandle { submissions, queued_rows }
             })
             .collect();
-        Self { lanes, queue_rows_max: limits.queue_rows_max }
+        Self { lanes, ownership: owned, queue_rows_max: limits.queue_rows_max }
     }
 
     /// Makes rows durable and counts them; their `seq` is assigned here. Answers per row, in order.
@@ -172,7 +179,12 @@ impl Recorder {
             lane.queued_rows.fetch_sub(count, Ordering::AcqRel);
             return Err(RecordError::Busy);
         }
-        let (reply, answer) = oneshot::channel();
+        let Ok(pending) = self.ownership.take_in(rows.iter().map(|row| row.shard)) else {
+            lane.queued_rows.fetch_sub(count, Ordering::AcqRel);
+            return Err(RecordError::NotHere);
+        };
+        let (to, answer) = oneshot::channel();
+        let reply = Reply { to, _pending: pending };
         lane.submissions.try_send(Submission { rows, reply }).map_err(|_| {
             lane.queued_rows.fetch_sub(count, Ordering::AcqRel);
             RecordError::Busy
@@ -207,7 +219,9 @@ struct Lane {
 /// Committed rows on their way to the actors, then the answers.
 struct Group {
     rows: Vec<LedgerRow>,
-    replies: Vec<(oneshot::Sender<Answer>, Vec<Recorded>)>,
+    replies: Vec<(Reply, Vec<Recorded>)>,
+    /// Of rows that nobody waits for any more.
+    _held: Option<PendingRows>,
 }
 
 impl Lane {
@@ -223,8 +237,7 @@ impl Lane {
             self.queued_rows.fetch_sub(rows, Ordering::AcqRel);
             if self.shared.lost.is_cancelled() {
                 let refused = group.into_iter().map(|submission| submission.reply);
-                // A caller that gave up does not need the answer.
-                refused.for_each(|reply| drop(reply.send(Err(RecordError::Fenced))));
+                refused.for_each(|reply| reply.send(Err(RecordError::Fenced)));
                 continue;
             }
             self.commit(group).await;
@@ -243,11 +256,14 @@ impl Lane {
                 let mut new = appended.new.iter();
                 batch.retain(|_| new.next().copied().unwrap_or(false));
                 // The apply stage only ends after this lane has; a closed channel means shutdown.
-                let _ = self.groups.send(Group { rows: batch, replies }).await;
+                let _ = self.groups.send(Group { rows: batch, replies, _held: None }).await;
             }
             Err(error) => {
+                // Answered now, but not over: what did commit is still to be counted.
+                let held = self.shared.ownership.hold(batch.iter().map(|row| row.shard));
                 plan.refuse(refusal(&error));
                 self.failed(&error, batch).await;
+                drop(held);
             }
         }
     }
@@ -266,7 +282,8 @@ impl Lane {
                         vacant.insert(batch.len());
                         sources.push(Some(batch.len()));
                         let last = self.sent.entry(row.shard).or_default();
-                        *last = last.next();
+                        // Another node may have written since this one owned the shard before.
+                        *last = (*last).max(self.shared.ownership.applied(row.shard)).next();
                         row.seq = *last;
                         batch.push(row);
                     }
@@ -339,7 +356,9 @@ impl Lane {
                 }
             }
             if !rows.is_empty() {
-                let _ = self.groups.send(Group { rows, replies: Vec::new() }).await;
+                let held = self.shared.ownership.hold(rows.iter().map(|row| row.shard));
+                let group = Group { rows, replies: Vec::new(), _held: Some(held) };
+                let _ = self.groups.send(group).await;
             }
             if !full {
                 return Ok(());
@@ -357,7 +376,7 @@ impl Lane {
                 submission = self.inbox.recv() => {
                     let Some(submission) = submission else { return until.await };
                     self.queued_rows.fetch_sub(submission.rows.len(), Ordering::AcqRel);
-                    let _ = submission.reply.send(Err(RecordError::Away));
+                    submission.reply.send(Err(RecordError::Away));
                 }
             }
         }
@@ -366,11 +385,11 @@ impl Lane {
 
 /// Which row of the batch answers which row of a submission; `None` = a repeat within the group.
 struct GroupPlan {
-    replies: Vec<(oneshot::Sender<Answer>, Vec<Option<usize>>)>,
+    replies: Vec<(Reply, Vec<Option<usize>>)>,
 }
 
 impl GroupPlan {
-    fn answers(self, new: &[bool]) -> Vec<(oneshot::Sender<Answer>, Vec<Recorded>)> {
+    fn answers(self, new: &[bool]) -> Vec<(Reply, Vec<Recorded>)> {
         let outcome = |source: Option<usize>| match source {
             Some(index) if new.get(index).copied().unwrap_or(false) => Recorded::New,
             _ => Recorded::Duplicate,
@@ -383,8 +402,7 @@ impl GroupPlan {
 
     fn refuse(self, error: RecordError) {
         for (reply, _) in self.replies {
-            // A caller that gave up does not need the answer.
-            let _ = reply.send(Err(error));
+            reply.send(Err(error));
         }
     }
 }
@@ -426,7 +444,7 @@ async fn apply_groups(shared: Shared, apply: SharedApply, mut groups: mpsc::Rece
         for (reply, recorded) in group.replies {
             let new = recorded.iter().filter(|&&outcome| outcome == Recorded::New).count();
             shared.metrics.recorded(new, recorded.len() - new);
-            let _ = reply.send(Ok(recorded));
+            reply.send(Ok(recorded));
         }
     }
 }

@@ -24,7 +24,7 @@ use weir_core::units::{ShardId, SubscriptionId};
 pub use checkpoint::{Checkpointer, CheckpointerParts, Dirty, Take, Taken};
 pub use entry::{entry_of, quantities_json};
 pub use health::Health;
-pub use lane::{Recorded, Recorder, RecorderLimits};
+pub use lane::{Recorder, RecorderLimits};
 
 /// Whoever counts committed rows.
 #[async_trait]
@@ -43,20 +43,6 @@ pub trait Apply: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 #[error("the subscription's actor could not be reached")]
 pub struct NotApplied;
-
-/// Why rows were not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    /// The queue is full.
-    #[error("too many rows are waiting to be written")]
-    Busy,
-    /// The store is away; some rows may be durable all the same, a retry with the same ids is safe.
-    #[error("the store is away")]
-    Away,
-    /// This node may not write any more.
-    #[error("this node no longer owns the shard")]
-    Fenced,
-}
 
 /// Shared by every part of this room.
 pub type SharedApply = Arc<dyn Apply>;

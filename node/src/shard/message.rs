@@ -1,32 +1,16 @@
 //! What a subscription actor is told, and what it answers. Checks do not come this way, see `handle`.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 use weir_core::meter::{Decision, Entry};
+use weir_core::terms::Terms;
 use weir_core::units::Micros;
 
 use super::handle::Permit;
 use crate::catalog::definition::Definition;
+use crate::outcome::Undecided;
 use crate::recorder::Taken;
-
-/// No decision could be made. The gateway applies its fail policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Undecided {
-    /// More requests wait for this subscription than may.
-    #[error("too many requests are waiting for this subscription")]
-    Busy,
-    /// The decision needs the store, and the plan fails closed.
-    #[error("the store is away and the plan fails closed")]
-    StoreAway,
-    /// There is no such subscription.
-    #[error("no such subscription")]
-    NotFound,
-    /// The subscription could not be loaded.
-    #[error("the subscription could not be loaded")]
-    NotLoaded,
-    /// It died again and again while it decided.
-    #[error("the subscription could not decide")]
-    Failed,
-}
 
 /// Answer to a check.
 pub(super) type CheckReply = oneshot::Sender<Result<Decision, Undecided>>;
@@ -41,12 +25,14 @@ pub struct UsageView {
 }
 
 /// Messages. Requests carry the permit that admitted them.
-#[derive(Debug)]
+#[derive(Debug, ractor_cluster::RactorMessage)]
 pub(super) enum Message {
     /// Rows are durable.
     Record(Vec<Entry>, oneshot::Sender<()>, Permit),
     /// Where does everything stand?
     Usage(oneshot::Sender<UsageView>, Permit),
+    /// By which terms does it decide now?
+    Terms(oneshot::Sender<Arc<Terms>>, Permit),
     /// The subscription or its plan changed.
     Define(Box<Definition>, oneshot::Sender<()>, Permit),
     /// Give state for a checkpoint.
@@ -59,4 +45,6 @@ pub(super) enum Message {
     Overdue,
     /// Rest, if nothing is going on.
     Retire,
+    /// The same, with the next batch of checkpoints: another node waits for the shard.
+    RetireNow,
 }

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 pub use handle::SubscriptionHandle;
 pub use loader::LoadError;
-pub use message::{Undecided, UsageView};
+pub use message::UsageView;
 pub use registry::{ActivateError, Shards};
 
 use crate::catalog::Catalog;

@@ -15,14 +15,18 @@ use weir_store::Store;
 use super::Deps;
 use super::handle::{NotAdmitted, Permit, SubscriptionHandle};
 use super::loader::{LoadError, Loader};
-use super::message::{Message, Undecided, UsageView};
+use super::message::{Message, UsageView};
 use super::subscription::Checked;
 use super::supervisor::{ShardMessage, Supervisor, SupervisorArguments};
 use crate::catalog::definition::Definition;
+use crate::outcome::Undecided;
+use crate::ownership::Service;
 use crate::recorder::{Apply, NotApplied};
 
 /// How often a request is given to a new actor when the one it was sent to went away.
 const ATTEMPTS: usize = 3;
+/// How often a shard that is to move is looked at: a commit takes a few milliseconds.
+const EMPTY_LOOK: std::time::Duration = std::time::Duration::from_millis(1);
 /// How often an ending node looks whether all have gone to rest.
 const REST_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
@@ -35,6 +39,9 @@ pub enum ActivateError {
     /// The shard is going down.
     #[error("the shard is not there")]
     ShardGone,
+    /// Another node has the shard, or will in a moment.
+    #[error("another node owns the shard")]
+    NotHere,
 }
 
 impl ActivateError {
@@ -46,7 +53,11 @@ impl ActivateError {
 
 impl From<ActivateError> for Undecided {
     fn from(error: ActivateError) -> Self {
-        if error.is_not_found() { Self::NotFound } else { Self::NotLoaded }
+        match error {
+            ActivateError::Load(LoadError::NotFound) => Self::NotFound,
+            ActivateError::NotHere => Self::NotHere,
+            ActivateError::Load(_) | ActivateError::ShardGone => Self::NotLoaded,
+        }
     }
 }
 
@@ -90,6 +101,11 @@ impl Shards {
     /// Subscriptions in memory.
     pub fn resident(&self) -> usize {
         self.residents.len()
+    }
+
+    /// Who they are.
+    pub fn resident_ids(&self) -> Vec<SubscriptionId> {
+        self.residents.iter().map(|entry| *entry.key()).collect()
     }
 
     pub(super) fn deps(&self) -> &Deps {
@@ -157,8 +173,8 @@ impl Shards {
         // Not refused when the mailbox is full: a change must reach a busy subscription too.
         let permit = handle.admit(u32::MAX >> 2).ok()?;
         let (reply, answer) = oneshot::channel();
-        handle.send(Message::Usage(reply, permit));
-        Some(answer.await.ok()?.decision.terms)
+        handle.send(Message::Terms(reply, permit));
+        answer.await.ok()
     }
 
     /// Subscriptions that are being loaded.
@@ -190,6 +206,35 @@ impl Shards {
     /// Makes sure that the subscription is in memory.
     pub async fn activate(&self, id: SubscriptionId, shard: ShardId) -> Result<(), ActivateError> {
         self.find(id, shard).await.map(|_| ())
+    }
+
+    /// Empties a shard whose service is ending: everybody rests after a clean checkpoint. True when
+    /// nothing of it is in memory, nor on its way there, and it is closed; false when `patience` ran out.
+    pub async fn empty(&self, shard: ShardId, patience: std::time::Duration) -> bool {
+        let emptying = async {
+            loop {
+                self.deps.ownership.set_service(shard, Service::Ending);
+                while self.stir(shard).await {
+                    tokio::time::sleep(EMPTY_LOOK).await;
+                }
+                // Closed first, then looked at once more: a row may have loaded somebody in between.
+                self.deps.ownership.set_service(shard, Service::Closed);
+                if !self.stir(shard).await {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(patience, emptying).await.is_ok()
+    }
+
+    /// Sends whoever is there to rest. False when there is nobody, and nobody is awaited.
+    async fn stir(&self, shard: ShardId) -> bool {
+        let pending = self.deps.ownership.pending_rows(shard) > 0;
+        let Some(supervisor) = self.supervisors.get(usize::from(shard.0)) else { return pending };
+        let (reply, answer) = oneshot::channel();
+        let asked = supervisor.send_message(ShardMessage::Stir(reply)).is_ok();
+        // A supervisor that is gone took everybody with it.
+        pending || (asked && answer.await.is_ok_and(|is_there| is_there))
     }
 
     /// Sends every subscription to rest, with a clean checkpoint each, and waits for all of them.

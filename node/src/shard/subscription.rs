@@ -132,6 +132,11 @@ impl Actor for SubscriptionActor {
                 drop(permit);
                 let _ = reply.send(view);
             }
+            Message::Terms(reply, permit) => {
+                let terms = home.state()?.terms(now);
+                drop(permit);
+                let _ = reply.send(terms);
+            }
             Message::Define(definition, reply, permit) => {
                 home.state()?.define(now, *definition);
                 drop(permit);
@@ -154,7 +159,8 @@ impl Actor for SubscriptionActor {
             }
             Message::Discard => return Err(Discarded.into()),
             Message::Overdue => home.state()?.overdue(now, &myself),
-            Message::Retire => home.state()?.retire(),
+            Message::Retire => home.state()?.retire(Wants::Checkpoint),
+            Message::RetireNow => home.state()?.retire(Wants::CheckpointNow),
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use weir_core::units::{ShardId, SubscriptionId};
 use super::Deps;
 use super::handle::SubscriptionHandle;
 use super::loader::{LoadError, Loader};
+use super::message::Message;
 use super::registry::{ActivateError, Residents};
 use super::subscription::{Arguments, SubscriptionActor};
 use crate::metrics::chain;
@@ -21,7 +22,7 @@ use crate::metrics::chain;
 type Activated = Result<Arc<SubscriptionHandle>, ActivateError>;
 
 /// What a supervisor is told.
-#[derive(Debug)]
+#[derive(Debug, ractor_cluster::RactorMessage)]
 pub(super) enum ShardMessage {
     /// Find or make the actor.
     Activate(SubscriptionId, oneshot::Sender<Activated>),
@@ -29,6 +30,8 @@ pub(super) enum ShardMessage {
     Await(SubscriptionId, oneshot::Sender<Activated>),
     /// Who is being loaded?
     Starting(oneshot::Sender<Vec<SubscriptionId>>),
+    /// Everybody is to rest, with the next batch of checkpoints. Is anybody there, or on the way?
+    Stir(oneshot::Sender<bool>),
     /// A spawn ended.
     Started(SubscriptionId, Activated),
 }
@@ -75,6 +78,9 @@ impl Actor for Supervisor {
                 // Whoever asked may have gone.
                 let _ = reply.send(state.starting.keys().copied().collect());
             }
+            ShardMessage::Stir(reply) => {
+                let _ = reply.send(state.stir());
+            }
             ShardMessage::Started(id, activated) => state.started(id, &activated),
         }
         Ok(())
@@ -118,6 +124,10 @@ impl Shard {
             waiting.push(reply);
             return;
         }
+        if !self.arguments.deps.ownership.may_load(self.arguments.shard) {
+            let _ = reply.send(Err(ActivateError::NotHere));
+            return;
+        }
         if self.starting.len() >= limits::ACTIVATIONS_PER_SHARD_MAX {
             let _ = reply.send(Err(ActivateError::Load(LoadError::Busy)));
             return;
@@ -144,6 +154,17 @@ impl Shard {
             // A supervisor that is gone takes all of its shard with it.
             let _ = supervisor.send_message(ShardMessage::Started(id, activated));
         });
+    }
+
+    fn stir(&self) -> bool {
+        let mut is_there = !self.starting.is_empty();
+        for id in self.actors.values() {
+            if let Some(handle) = self.arguments.residents.get(id) {
+                handle.send(Message::RetireNow);
+                is_there = true;
+            }
+        }
+        is_there
     }
 
     fn wait_for(&mut self, id: SubscriptionId, reply: oneshot::Sender<Activated>) {

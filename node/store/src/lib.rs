@@ -34,8 +34,8 @@ use weir_core::units::{Epoch, Micros, PlanId, ReservationId, Seq, ShardId, Subsc
 
 pub use error::Error;
 use rows::{
-    AuditRow, CheckpointBatch, CheckpointRow, KeyRow, LedgerRow, NodeRow, PlanRow, ReservationRow,
-    RollupRow, RollupSums, RowKind, SubscriptionRow, TokenRow,
+    AuditRow, CheckpointBatch, CheckpointRow, KeyRow, LedgerRow, MemberRow, NodeRow, PlanRow,
+    ReservationRow, RollupRow, RollupSums, RowKind, SubscriptionRow, TokenRow,
 };
 
 /// Result of a store call.
@@ -68,6 +68,17 @@ pub struct ShardState {
     /// in that of [`Store::shards`] a lower bound, because that list is polled and must not touch
     /// the ledger.
     pub last: Seq,
+}
+
+/// A shard to be given away, see [`Store::hand_over`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandOver {
+    /// Which.
+    pub shard: ShardId,
+    /// Epoch at which the giver owns it.
+    pub epoch: Epoch,
+    /// Every row up to here is in checkpoints.
+    pub counted: Seq,
 }
 
 /// Answer of [`Store::append`].
@@ -206,13 +217,33 @@ pub trait Store: Send + Sync + 'static {
     /// Other nodes whose lease still runs.
     async fn others_alive(&self, incarnation: Uuid) -> Result<Vec<NodeRow>>;
 
-    /// Marks nodes whose lease has run out as dead (one compare-and-set per row), then takes every
-    /// named shard that has no living owner or is already ours, raising its epoch by one. Blocks
-    /// until transactions that hold the shard's fence have ended, so that after it returns nothing
-    /// older can still commit. Returns the shards taken, with their cursors. `lease_until` of the
-    /// caller must run, else [`Error::Fenced`] names them all. Taking a shard that one already owns
-    /// is how an owner settles an unknown outcome.
+    /// Every node's row, by name.
+    async fn members(&self) -> Result<Vec<MemberRow>>;
+
+    /// Asks the node of this name to give its shards away. `false` when no such node is alive.
+    async fn drain(&self, node: &str) -> Result<bool>;
+
+    /// Marks nodes whose lease has run out as dead, one compare-and-set per row: a renewal at the same
+    /// time either comes first or finds that it is too late.
+    async fn bury_expired(&self) -> Result<()>;
+
+    /// Takes every named shard that has no owner, a dead one, or is already ours, raising its epoch by
+    /// one. Blocks until transactions that hold the shard's fence have ended, so that after it returns
+    /// nothing older can still commit. Returns the shards taken, with their cursors. `lease_until` of the
+    /// caller must run, else [`Error::Fenced`] names them all. Taking a shard that one already owns is how
+    /// an owner settles an unknown outcome.
     async fn claim(&self, incarnation: Uuid, shards: &[ShardId]) -> Result<Vec<ShardState>>;
+
+    /// Gives shards to another boot: each that is still ours at the named epoch gets its owner and the
+    /// next epoch, all or none of one call, if the heir is up and its lease runs. Blocks until writes
+    /// that hold a fence have ended. `counted` says that every row up to there is in checkpoints.
+    /// Returns the shards given, with their new epochs; those missing are certainly as they were.
+    async fn hand_over(
+        &self,
+        from: Uuid,
+        to: Uuid,
+        shards: &[HandOver],
+    ) -> Result<Vec<(ShardId, Epoch)>>;
 
     /// All shards.
     async fn shards(&self) -> Result<Vec<ShardState>>;

@@ -422,3 +422,29 @@ pub struct NodeRow {
     /// Where peers connect.
     pub cluster: String,
 }
+
+/// A node as everybody sees it (`nodes`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberRow {
+    /// Name, boot and addresses.
+    pub node: NodeRow,
+    /// `joining`, `up`, `draining`, `dead`, `left`.
+    pub state: String,
+    /// Milliseconds until its lease ends, by the store's clock; not above zero when it has ended.
+    pub lease_left_ms: i64,
+}
+
+impl MemberRow {
+    /// Whether it serves and its lease runs.
+    pub fn is_alive(&self) -> bool {
+        self.lease_left_ms > 0 && matches!(self.status(), "joining" | "up" | "draining")
+    }
+
+    /// Its state, or `expired`: its lease has run out, and nobody has declared it dead yet.
+    pub fn status(&self) -> &str {
+        match self.state.as_str() {
+            "joining" | "up" | "draining" if self.lease_left_ms <= 0 => "expired",
+            state => state,
+        }
+    }
+}

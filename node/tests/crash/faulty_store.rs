@@ -11,14 +11,14 @@ use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use uuid::Uuid;
-use weir_core::units::{Micros, PlanId, ReservationId, Seq, ShardId, SubscriptionId};
+use weir_core::units::{Epoch, Micros, PlanId, ReservationId, Seq, ShardId, SubscriptionId};
 use weir_store::rows::{
-    AuditRow, CheckpointBatch, CheckpointRow, KeyRow, LedgerRow, NodeRow, PlanRow, ReservationRow,
-    RollupRow, RollupSums, RowKind, SubscriptionRow, TokenRow,
+    AuditRow, CheckpointBatch, CheckpointRow, KeyRow, LedgerRow, MemberRow, NodeRow, PlanRow,
+    ReservationRow, RollupRow, RollupSums, RowKind, SubscriptionRow, TokenRow,
 };
 use weir_store::{
-    Appended, CursorMove, Error, Fence, Loaded, MergeDetail, Page, Reach, RecordFilter, Result,
-    ShardState, Store, SubscriptionFilter, SubscriptionUsage, UsageWindow,
+    Appended, CursorMove, Error, Fence, HandOver, Loaded, MergeDetail, Page, Reach, RecordFilter,
+    Result, ShardState, Store, SubscriptionFilter, SubscriptionUsage, UsageWindow,
 };
 
 /// What happens to a write.
@@ -113,6 +113,27 @@ impl Store for FaultyStore {
             return Err(Error::Broken { operation: "checkpoint", source: "unwanted".into() });
         }
         meet!(self, "checkpoint", self.inner.checkpoint(fence, batch))
+    }
+
+    async fn members(&self) -> Result<Vec<MemberRow>> {
+        self.inner.members().await
+    }
+
+    async fn drain(&self, node: &str) -> Result<bool> {
+        self.inner.drain(node).await
+    }
+
+    async fn bury_expired(&self) -> Result<()> {
+        self.inner.bury_expired().await
+    }
+
+    async fn hand_over(
+        &self,
+        from: Uuid,
+        to: Uuid,
+        shards: &[HandOver],
+    ) -> Result<Vec<(ShardId, Epoch)>> {
+        meet!(self, "hand over", self.inner.hand_over(from, to, shards))
     }
 
     async fn claim(&self, incarnation: Uuid, shards: &[ShardId]) -> Result<Vec<ShardState>> {

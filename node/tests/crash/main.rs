@@ -14,7 +14,7 @@ use weir_config::{Config, Overrides};
 use weir_core::meter::Check;
 use weir_core::units::{Micros, PlanId, Seq, ShardId, SubscriptionId, Units};
 use weir_node::app::{Running, start_on};
-use weir_node::recorder::{RecordError, Recorded};
+use weir_node::outcome::{RecordError, Recorded};
 use weir_store::rows::{
     AuditRow, KeyRow, LedgerRow, OutcomeKind, PlanRow, RowKind, SubscriptionRow, SubscriptionStatus,
 };
@@ -174,7 +174,9 @@ async fn send_some(node: &Running, rng: &mut StdRng, sent: &mut Sent, batches: u
             Err(RecordError::Away | RecordError::Busy) => {
                 tokio::time::sleep(Duration::from_millis(30)).await;
             }
-            Err(RecordError::Fenced) => panic!("nobody else claims these shards"),
+            Err(RecordError::Fenced | RecordError::NotHere) => {
+                panic!("nobody else claims these shards")
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
+use super::escort::Escort;
 use super::options::Options;
 use super::outcome::Baseline;
 use super::run::runtime;
@@ -25,7 +26,7 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    pub(super) fn hire(options: &Options) -> Result<Self, Error> {
+    pub(super) fn hire(options: &Options, escort: Option<&Escort>) -> Result<Self, Error> {
         let workers_count = options.workers.min(options.connections);
         let (baseline_sender, baselines) = mpsc::sync_channel(workers_count);
         let (mut workers, mut orders) = (Vec::new(), Vec::new());
@@ -34,8 +35,8 @@ impl Crew {
         let check_lanes = worker::split(options.connections, workers_count);
         for (number, (checks, events)) in check_lanes.into_iter().zip(event_lanes).enumerate() {
             let lanes = Lanes {
-                checks: lanes(options, checks),
-                events: lanes(options, events),
+                checks: lanes(options, escort, checks),
+                events: lanes(options, escort, events),
                 first: checks.1,
                 worker: number,
             };
@@ -74,10 +75,16 @@ impl Crew {
     }
 }
 
-fn lanes(options: &Options, (number, first): (usize, usize)) -> Vec<Lane> {
+fn lanes(options: &Options, escort: Option<&Escort>, (number, first): (usize, usize)) -> Vec<Lane> {
     let targets = &options.access.targets;
     (first..first + number)
-        .map(|place| Lane::new(Arc::clone(targets), place, options.request_timeout))
+        .map(|place| {
+            let lane = Lane::new(Arc::clone(targets), place, options.request_timeout);
+            match escort {
+                Some(escort) => lane.homing(escort.healed.clone()),
+                None => lane,
+            }
+        })
         .collect()
 }
 

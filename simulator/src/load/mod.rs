@@ -8,6 +8,7 @@
 
 mod churn;
 mod crew;
+mod escort;
 mod options;
 mod outcome;
 mod run;
@@ -18,8 +19,9 @@ mod table;
 mod worker;
 
 pub use churn::ChurnCounts;
+pub use escort::{Escort, Notes};
 pub use options::{Access, CONNECTIONS_MAX, DURATION_MAX, Options, Rate, SUBSCRIPTIONS_MAX};
 pub use outcome::{Baseline, Configuration, LoadReport};
-pub use run::run;
 pub(crate) use run::{judge_events, runtime};
+pub use run::{run, run_escorted};
 pub use scenario::Scenario;

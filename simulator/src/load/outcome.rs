@@ -1,5 +1,7 @@
 //! What a load run tells: the struct behind the table, the JSON and the page.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::churn::ChurnCounts;
@@ -31,6 +33,9 @@ pub struct LoadReport {
     pub churn: Option<ChurnCounts>,
     /// The verdict.
     pub ledger: Verdict,
+    /// When checks failed, since the first one, in order; the timeline has their numbers.
+    #[serde(skip)]
+    pub failed_at: Vec<Duration>,
 }
 
 /// What was asked for.

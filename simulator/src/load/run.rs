@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::churn::{self, ChurnCounts};
 use super::crew::Crew;
+use super::escort::Escort;
 use super::options::{Options, Rate};
 use super::outcome::{Baseline, Configuration, LoadReport};
 use super::scenario::{ROUTES, Workload};
@@ -39,20 +40,41 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs a load and audits it. Blocks until done.
 pub fn run(options: &Options, stop: &Arc<AtomicBool>) -> Result<LoadReport, Error> {
+    play_and_audit(options, stop, None)
+}
+
+/// The same while somebody makes targets come and go.
+pub fn run_escorted(
+    options: &Options,
+    stop: &Arc<AtomicBool>,
+    escort: &Escort,
+) -> Result<LoadReport, Error> {
+    play_and_audit(options, stop, Some(escort))
+}
+
+fn play_and_audit(
+    options: &Options,
+    stop: &Arc<AtomicBool>,
+    escort: Option<&Escort>,
+) -> Result<LoadReport, Error> {
     options.check()?;
     let runtime = runtime()?;
     runtime.block_on(reach(options))?;
     let run = format!("load-{}", Uuid::now_v7().simple());
-    let crew = Crew::hire(options)?;
+    let crew = Crew::hire(options, escort)?;
     let baseline = crew.baseline(options);
     let tight_limit =
         setup::tight_limit(options, baseline.map(|baseline| baseline.requests_per_second));
     let mut apis = Api::several(&options.access.targets, &options.access.admin);
     let (plans, table) = runtime.block_on(prepare(options, &run, tight_limit, &mut apis))?;
     let workload = Workload::new(options.scenario);
-    let shared = Arc::new(share(options, &run, workload, table, stop));
+    let shared = Arc::new(share(options, &run, workload, table, stop, escort.is_some()));
     let started_ms = clock::wall().as_millisecond();
-    let (harvest, churn) = play(options, &runtime, &shared, &plans, crew)?;
+    if let Some(escort) = escort {
+        // Nobody listens any more: then nobody has to know.
+        let _ = escort.began.try_send(shared.start);
+    }
+    let (mut harvest, churn) = play(options, &runtime, &shared, &plans, crew, escort)?;
 
     let expectations = expectations(&shared, &harvest);
     let range = Range::around(started_ms, clock::wall().as_millisecond());
@@ -77,6 +99,10 @@ pub fn run(options: &Options, stop: &Arc<AtomicBool>) -> Result<LoadReport, Erro
         churn,
         ledger: verdict,
         run,
+        failed_at: {
+            harvest.recorder.failed_at.sort_unstable();
+            harvest.recorder.failed_at
+        },
     })
 }
 
@@ -118,6 +144,7 @@ fn share(
     workload: Workload,
     table: Table,
     stop: &Arc<AtomicBool>,
+    fails_over: bool,
 ) -> Shared {
     let start = clock::now() + START_IN;
     Shared {
@@ -139,6 +166,7 @@ fn share(
         finished: AtomicU64::new(0),
         failed: AtomicU64::new(0),
         stop: Arc::clone(stop),
+        fails_over,
     }
 }
 
@@ -173,6 +201,7 @@ fn play(
     shared: &Arc<Shared>,
     plans: &Plans,
     crew: Crew,
+    escort: Option<&Escort>,
 ) -> Result<(Harvest, Option<ChurnCounts>), Error> {
     for order in &crew.orders {
         // A worker that is gone has panicked; joining it below says so.
@@ -188,7 +217,7 @@ fn play(
             let maker = Maker { run: &shared.run, options, plans };
             scope.spawn(move || runtime.block_on(churn::run(api, maker, shared, churn_per_second)))
         });
-        watch(options, shared, &crew.workers);
+        watch(options, shared, &crew.workers, escort);
         let yields: Vec<_> = crew.workers.into_iter().map(JoinHandle::join).collect();
         let churn = churn.map(|churn| churn.join().map_err(|_| Error::Panicked("churn")));
         if let Some(pacer) = pacer {
@@ -216,13 +245,23 @@ fn pacer<'a>(options: &Options, shared: &'a Arc<Shared>) -> Option<(Pacer<'a>, A
 }
 
 /// Shows the progress until every worker has ended.
-fn watch(options: &Options, shared: &Shared, workers: &[JoinHandle<Option<Yield>>]) {
+fn watch(
+    options: &Options,
+    shared: &Shared,
+    workers: &[JoinHandle<Option<Yield>>],
+    escort: Option<&Escort>,
+) {
     let total = u64::try_from(options.duration.as_millis()).unwrap_or(u64::MAX);
     let mut progress = Progress::begin("load", total, options.quiet);
     let finished = || shared.finished.load(Ordering::Relaxed);
     let (mut last_at, mut last_finished, mut rate) = (shared.start, 0, 0.0);
     while !workers.iter().all(JoinHandle::is_finished) {
         std::thread::sleep(LOOK_EVERY);
+        for line in escort.map(|escort| escort.notes.take()).unwrap_or_default() {
+            if !options.quiet {
+                progress.note(&line);
+            }
+        }
         let now = clock::now();
         let elapsed = now.saturating_duration_since(shared.start);
         let since_last = now.saturating_duration_since(last_at);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use tokio::task::LocalSet;
@@ -32,6 +32,9 @@ use crate::usage_event::UsageEvent;
 
 /// A request that leaves later than this after it was due counts as late: twice the timer's width.
 const LATE_AFTER: Duration = Duration::from_millis(1);
+
+/// A repeat with the same one, through any node, gets the same decision and charges nothing more.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Where a worker's requests come from.
 #[derive(Debug, Clone)]
@@ -61,6 +64,8 @@ pub(super) struct Shared {
     pub(super) finished: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) stop: Arc<AtomicBool>,
+    /// Whether a check whose connection fails goes to the next target.
+    pub(super) fails_over: bool,
 }
 
 impl Shared {
@@ -145,6 +150,7 @@ async fn play(lanes: Lanes, shared: Arc<Shared>) -> Yield {
         recorder: RefCell::new(Recorder::new(shared.duration)),
         admitted_units: RefCell::new(vec![0; shared.table.capacity()]),
         sequence: Cell::new(0),
+        checks: Cell::new(0),
         worker: lanes.worker,
         anchor: WallAnchor::take(),
         outbox,
@@ -194,6 +200,7 @@ struct Context {
     recorder: RefCell<Recorder>,
     admitted_units: RefCell<Vec<u64>>,
     sequence: Cell<u64>,
+    checks: Cell<u64>,
     worker: usize,
     anchor: WallAnchor,
 }
@@ -248,9 +255,14 @@ impl Context {
     async fn check(&self, lane: &mut Lane, due_at: Instant, draw: Draw) {
         let Some(subscription) = self.shared.table.get(draw.subscription) else { return };
         let uri = self.shared.check_uris[draw.route].clone();
-        let request = Prepared::get(uri, subscription.headers());
+        let mut request = Prepared::get(uri, subscription.headers());
         let sent_at = clock::now();
-        let outcome = lane.call(&request).await;
+        let (outcome, again) = if self.shared.fails_over {
+            request.headers.insert(IDEMPOTENCY_KEY, self.request_id());
+            lane.call_any(&request).await
+        } else {
+            (lane.call(&request).await, 0)
+        };
         let done_at = clock::now();
         self.shared.finished.fetch_add(1, Ordering::Relaxed);
 
@@ -258,6 +270,7 @@ impl Context {
         if sent_at - due_at > LATE_AFTER {
             recorder.late += 1;
         }
+        recorder.failed_over += u64::from(again > 0);
         let decision = check::decision(&outcome);
         let noted = match &decision {
             Ok(decision) if decision.allowed => Outcome::Allowed,
@@ -279,6 +292,14 @@ impl Context {
             recorder.allowed_units += ROUTES[draw.route].cost;
             self.allowed(draw, done_at);
         }
+    }
+
+    /// Unique among the checks of the run.
+    fn request_id(&self) -> HeaderValue {
+        let number = self.checks.get();
+        self.checks.set(number + 1);
+        HeaderValue::from_str(&format!("{}-{:x}-{number:x}", self.shared.run, self.worker))
+            .expect("the run's name and hexadecimal digits are plain text")
     }
 
     fn allowed(&self, draw: Draw, at: Instant) {

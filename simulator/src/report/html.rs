@@ -27,15 +27,22 @@ pub fn write(path: &Path, page: &str) -> Result<(), Error> {
 /// The page of a load run.
 pub fn load(report: &LoadReport) -> String {
     let asked = &report.configuration;
-    let rate = match asked.rate {
-        Rate::Max => "as fast as answered".to_owned(),
-        Rate::PerSecond(rate) => format!("{rate} requests/s"),
-    };
     let mut page = Page::begin(
         &format!("Weir under load: {}", asked.scenario),
         &format!("{} · {} · {}", report.run, report.started_at, asked.targets.join(", ")),
     );
     page.verdict(report.ledger.passed, &summary(&report.ledger));
+    load_sections(&mut page, report);
+    page.end()
+}
+
+/// Everything of a load run below its verdict.
+pub(super) fn load_sections(page: &mut Page, report: &LoadReport) {
+    let asked = &report.configuration;
+    let rate = match asked.rate {
+        Rate::Max => "as fast as answered".to_owned(),
+        Rate::PerSecond(rate) => format!("{rate} requests/s"),
+    };
     let mut tiles = traffic_tiles(&report.traffic);
     if let Some((baseline, ratio)) =
         report.baseline.as_ref().and_then(|baseline| Some((baseline, baseline.ratio?)))
@@ -47,9 +54,9 @@ pub fn load(report: &LoadReport) -> String {
         ));
     }
     page.tiles(&tiles);
-    traffic(&mut page, &report.traffic);
-    ledger(&mut page, &report.ledger);
-    outcomes(&mut page, &report.traffic);
+    traffic(page, &report.traffic);
+    ledger(page, &report.ledger);
+    outcomes(page, &report.traffic);
     if let Some(churn) = &report.churn {
         let rows = [
             ("subscriptions made", Cell::count(churn.created)),
@@ -58,7 +65,7 @@ pub fn load(report: &LoadReport) -> String {
             ("revoked keys that still worked", Cell::must_be_zero(churn.revoked_still_allowed)),
             ("operations failed", Cell::count(churn.failed)),
         ];
-        two_columns(&mut page, "Churn during the load", rows);
+        two_columns(page, "Churn during the load", rows);
     }
     page.heading("Configuration");
     let mut rows = vec![
@@ -88,8 +95,7 @@ pub fn load(report: &LoadReport) -> String {
     if let Some(limit) = asked.tight_limit {
         rows.push(("hard limit of small plans", Cell::text(grouped(limit))));
     }
-    two_columns(&mut page, "What was asked for", rows);
-    page.end()
+    two_columns(page, "What was asked for", rows);
 }
 
 /// The page of a replay.
@@ -385,6 +391,7 @@ fn outcomes(page: &mut Page, traffic: &Traffic) {
         ("never sent (overflow)", Cell::count(checks.overflow)),
         ("decided by the fail policy", Cell::count(checks.degraded)),
         ("decided by another node", Cell::count(checks.proxied)),
+        ("sent again to another node", Cell::count(checks.failed_over)),
         ("events sent", Cell::count(traffic.events.sent)),
         ("events acknowledged", Cell::count(traffic.events.acked)),
         ("events known from an earlier try", Cell::count(traffic.events.duplicates)),

@@ -1,5 +1,6 @@
 //! What a run tells: a table for people, JSON for machines, a page to keep.
 
+pub mod cluster;
 pub mod html;
 pub mod json;
 mod page;
@@ -65,6 +66,8 @@ pub struct Checks {
     pub degraded: u64,
     /// Decided by another node than the one asked.
     pub proxied: u64,
+    /// Sent again to another target, because the connection to the first one failed.
+    pub failed_over: u64,
 }
 
 /// Usage events by outcome.
@@ -126,6 +129,7 @@ impl Traffic {
                 overflow,
                 degraded: recorder.degraded,
                 proxied: recorder.proxied,
+                failed_over: recorder.failed_over,
             },
             events: Events {
                 sent: events.sent,

@@ -111,6 +111,7 @@ fn traffic(out: &mut Table, traffic: &Traffic) {
         ("overflow", checks.overflow),
         ("degraded", checks.degraded),
         ("proxied", checks.proxied),
+        ("failed over", checks.failed_over),
     ] {
         if number > 0 {
             out.row(name, &grouped(number));
@@ -246,21 +247,21 @@ fn percentiles(latency: &Percentiles) -> String {
 }
 
 #[derive(Default)]
-struct Table(String);
+pub(super) struct Table(pub(super) String);
 
 impl Table {
-    fn heading(&mut self, text: &str) {
+    pub(super) fn heading(&mut self, text: &str) {
         if !self.0.is_empty() {
             self.0.push('\n');
         }
         self.line(text);
     }
 
-    fn row(&mut self, name: &str, value: &str) {
+    pub(super) fn row(&mut self, name: &str, value: &str) {
         let _ = writeln!(self.0, "  {name:<14} {value}");
     }
 
-    fn line(&mut self, text: &str) {
+    pub(super) fn line(&mut self, text: &str) {
         self.0.push_str(text);
         self.0.push('\n');
     }

@@ -13,6 +13,7 @@ fn weir_sim(arguments: &[&str]) -> Output {
         .args(arguments)
         .env_remove("WEIR_ADMIN_TOKEN")
         .env_remove("WEIR_GATEWAY_TOKEN")
+        .env_remove("WEIR_DATABASE_URL")
         .output()
         .unwrap()
 }
@@ -140,6 +141,31 @@ fn what_cannot_run_exits_2_and_says_why() {
 }
 
 #[test]
+fn a_cluster_that_cannot_be_started_exits_2_and_says_why() {
+    let cluster = |more: &[&str]| {
+        let mut arguments = vec!["cluster", "-q"];
+        arguments.extend(more);
+        weir_sim(&arguments)
+    };
+    let postgres = ["--database-url", "postgres://weir@127.0.0.1:1/weir"];
+    let on_postgres = |more: &[&str]| cluster(&[&postgres, more].concat());
+    let cases = [
+        ("no database", cluster(&[]), "make cluster"),
+        ("SQLite", cluster(&["--database-url", "sqlite://weir.db"]), "postgres://"),
+        ("no nodes", on_postgres(&["--nodes", "0"]), "--nodes must be between"),
+        ("nobody to take over", on_postgres(&["--nodes", "1", "--kill-every", "5s"]), "--nodes 2"),
+        ("a flood of faults", on_postgres(&["--kill-every", "1ms"]), "500ms apart"),
+        ("a lease of an hour", on_postgres(&["--lease", "1h"]), "--lease must be between"),
+        ("no such program", on_postgres(&["--weir", "/no/such/weir"]), "there is no /no/such/weir"),
+        ("a report about nothing", on_postgres(&["--report", "x.html"]), "--duration"),
+    ];
+    for (story, output, words) in cases {
+        assert_eq!(output.status.code(), Some(2), "{story}: {}", said(&output));
+        assert!(said(&output).contains(words), "{story}: {}", said(&output));
+    }
+}
+
+#[test]
 fn a_generated_log_is_replayed_and_its_broken_lines_are_named() {
     let log = temporary("command.log");
     let made = weir_sim(&["generate-log", "--lines", "120", "--seed", "3", "--malformed", "2"]);
@@ -178,6 +204,7 @@ fn help_tells_a_new_user_what_to_type() {
         (vec!["--help"], "generate-log"),
         (vec!["load", "--help"], "Exit codes"),
         (vec!["replay", "--help"], "last line is now"),
+        (vec!["cluster", "--help"], "One fault at a time"),
     ] {
         let output = weir_sim(&command);
         assert_eq!(output.status.code(), Some(0));

@@ -123,6 +123,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("grpc", "the edge that Envoy sees"),
     ("router", "key, subscription, shard, owner"),
     ("cluster", "peers; a frame that arrives goes down to the shard"),
+    ("follow", "caches and residents after a change"),
     ("shard", "actors; they hand what must last to the recorder"),
     ("recorder", "group commit and checkpoints; knows actors only by its own trait"),
     ("billing", "jobs over the store"),
@@ -132,6 +133,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("catalog", "plans and subscriptions as read from the store"),
     ("ownership", "shards held, epochs and cursors, shared by all who write"),
     ("codec", "bytes"),
+    ("outcome", "what becomes of a request"),
     ("metrics", "names of what is counted"),
     ("clock", "the only reader of time"),
 ];

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::decision::{Check, Decision, Mode, RateView, Reason, Violated};
+use super::decision::{Check, Decision, Mode, PlanOf, RateView, Reason, Violated};
 use super::named::Named;
 use super::recent::Verdict;
 use super::{Answer, Meter, Outcome, Wants};
@@ -267,7 +267,7 @@ impl Meter {
             reservation: verdict.reservation,
             quotas: self.quotas(),
             rates,
-            terms: self.terms.clone(),
+            plan: PlanOf::Terms(self.terms.clone()),
         };
         Outcome { answer: Answer::Decided(decision), wants }
     }

@@ -1,12 +1,14 @@
 //! What a check asks and what it is told.
 //!
 //! Role: plain values that cross the actor's mailbox. Counts and times only; names are looked up in
-//! the [`Terms`] that the decision was made under.
+//! the [`Plan`] that the decision was made under.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::plan::Plan;
 use crate::terms::Terms;
 use crate::units::{Micros, ReservationId, Span, Units};
 
@@ -112,6 +114,8 @@ pub struct QuotaView {
     pub period_start: Micros,
     /// Its end.
     pub reset_at: Micros,
+    /// Where overage starts by the terms in force; `None` = nowhere.
+    pub overage_from: Option<Units>,
     /// Up to here nothing is overage, wherever overage starts by the plan: it was used before the
     /// start came down to below it.
     pub overage_floor: Units,
@@ -172,6 +176,29 @@ pub struct Decision {
     pub quotas: SmallVec<[QuotaView; 2]>,
     /// Every rate limit that the request matches.
     pub rates: SmallVec<[RateView; 2]>,
-    /// The terms it was made under.
-    pub terms: Arc<Terms>,
+    /// The plan it was made under, for the names of what it counts.
+    pub plan: PlanOf,
+}
+
+/// The plan that a decision was made under.
+///
+/// A meter gives its own terms: a thousand subscriptions share one plan, and a count of references that
+/// all of them share would bounce between cores at every check.
+#[derive(Clone, Debug)]
+pub enum PlanOf {
+    /// That of the subscription's terms.
+    Terms(Arc<Terms>),
+    /// Looked up, for a decision that another node made.
+    Plan(Arc<Plan>),
+}
+
+impl Deref for PlanOf {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        match self {
+            Self::Terms(terms) => &terms.plan,
+            Self::Plan(plan) => plan,
+        }
+    }
 }

@@ -30,9 +30,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-pub use decision::{Check, Decision, Mode, QuotaView, RateView, Reason, Violated};
+pub use decision::{Check, Decision, Mode, PlanOf, QuotaView, RateView, Reason, Violated};
 pub use named::NAMED_MAX;
-pub use recent::{RECENT_MAX, REPEAT_WINDOW};
+pub use recent::{RECENT_MAX, REPEAT_WINDOW, RecentState};
 pub use state::{Checkpoint, CounterState, MeterState, NamedState};
 
 use crate::calendar::Period;
@@ -278,13 +278,14 @@ impl Meter {
     #[inline]
     pub fn quotas(&self) -> SmallVec<[QuotaView; 2]> {
         let mut views = SmallVec::new();
-        for counter in &self.counters {
+        for (counter, terms) in self.counters.iter().zip(self.terms.quotas()) {
             views.push(QuotaView {
                 limit: counter.limit,
                 used: counter.used,
                 pending: counter.pending(),
                 period_start: counter.period.start,
                 reset_at: counter.period.end,
+                overage_from: terms.overage_from,
                 overage_floor: counter.overage_floor,
             });
         }

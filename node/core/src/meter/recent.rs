@@ -40,6 +40,29 @@ struct Remembered {
     verdict: Verdict,
 }
 
+/// A decision that a repeat gets, as it is persisted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecentState {
+    /// Id of the request.
+    pub id: u128,
+    /// Until when a repeat is recognised.
+    pub until: Micros,
+    /// Whether it passed.
+    pub allowed: bool,
+    /// Why.
+    pub reason: Reason,
+    /// How firmly.
+    pub mode: Mode,
+    /// Whether it was charged beyond the limit.
+    pub overage: bool,
+    /// What refused.
+    pub violated: Violated,
+    /// How long to wait.
+    pub retry_after: Span,
+    /// The name of its hold.
+    pub reservation: Option<ReservationId>,
+}
+
 const _: () = assert!(size_of::<Remembered>() <= 96, "RECENT_MAX of them are 1.5 MiB");
 
 /// The ring, and where in it an id is.
@@ -90,6 +113,20 @@ impl Recent {
         }
     }
 
+    /// What a successor should remember, oldest first.
+    pub(super) fn states(&self) -> Vec<RecentState> {
+        let places = self.forgotten..;
+        let entries = places.zip(&self.ring);
+        let known = entries.filter(|(place, entry)| self.places.get(&entry.id) == Some(place));
+        known.map(|(_, entry)| entry.state()).collect()
+    }
+
+    pub(super) fn resume(&mut self, now: Micros, states: &[RecentState]) {
+        for state in states.iter().filter(|state| now < state.until) {
+            self.push(Remembered::from(*state));
+        }
+    }
+
     pub(super) fn forget(&mut self, now: Micros) {
         if self.ring.front().is_none_or(|entry| now < entry.until) {
             return;
@@ -101,5 +138,34 @@ impl Recent {
             // A burst of ids must not cost memory for ever.
             self.ring = VecDeque::new();
         }
+    }
+}
+
+impl Remembered {
+    const fn state(&self) -> RecentState {
+        let Verdict { allowed, reason, mode, overage, violated, retry_after, reservation } =
+            self.verdict;
+        let (id, until) = (self.id, self.until);
+        RecentState {
+            id,
+            until,
+            allowed,
+            reason,
+            mode,
+            overage,
+            violated,
+            retry_after,
+            reservation,
+        }
+    }
+}
+
+impl From<RecentState> for Remembered {
+    fn from(state: RecentState) -> Self {
+        let RecentState { id, until, allowed, reason, mode, overage, .. } = state;
+        let RecentState { violated, retry_after, reservation, .. } = state;
+        let verdict =
+            Verdict { allowed, reason, mode, overage, violated, retry_after, reservation };
+        Self { id, until, verdict }
     }
 }

@@ -45,6 +45,7 @@ pub(super) fn restore(
         kept: meter.terms.plan.charge_on == ChargeOn::Check,
     };
     meter.take_over(state, clean, withheld, now);
+    meter.recent.resume(now, &state.recent);
     let withheld = (!clean).then_some(withheld);
     meter.withhold(withheld);
     for entry in tail {

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use super::recent::RecentState;
 use super::{Entry, Meter, Notice, Past};
 use crate::quota::{BlockSize, Hold, OtherPeriod};
 use crate::rate::RateParts;
@@ -76,6 +77,9 @@ pub struct MeterState {
     pub rates: Vec<(String, RateParts)>,
     /// Open reservations.
     pub named: Vec<NamedState>,
+    /// Decisions that a repeat gets; only in a clean checkpoint. After any other end the last ones
+    /// would be missing all the same, and these are the ones that are repeated.
+    pub recent: Vec<RecentState>,
 }
 
 /// What goes into one checkpoint transaction.
@@ -109,6 +113,7 @@ impl Meter {
             counters,
             rates: rates.map(|(limit, state)| (limit.name.to_string(), state.to_parts())).collect(),
             named: self.named.states(&self.terms),
+            recent: if clean { self.recent.states() } else { Vec::new() },
         };
         Checkpoint {
             state,

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::Meter;
-use super::decision::{Decision, Mode, RateView, Reason, Violated};
+use super::decision::{Decision, Mode, PlanOf, RateView, Reason, Violated};
 use crate::units::{Micros, ReservationId, Span, Units};
 
 impl Meter {
@@ -36,7 +36,7 @@ impl Meter {
             reservation: None,
             quotas: self.quotas(),
             rates,
-            terms: self.terms.clone(),
+            plan: PlanOf::Terms(self.terms.clone()),
         }
     }
 

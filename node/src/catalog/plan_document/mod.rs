@@ -94,6 +94,11 @@ pub fn parse(json: &[u8], id: PlanId, version: u32) -> Result<Plan, PlanError> {
 
 /// Reads any request body of this family, telling where it has the wrong shape.
 pub fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, PlanError> {
+    // A derived reader takes an array for an object, its values by their place.
+    if json.trim_ascii_start().first() == Some(&b'[') {
+        let fault = Fault::new("", "invalid_type", "expected an object, not an array");
+        return Err(PlanError::Invalid(vec![fault]));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let pointer = pointer_of(error.path());

@@ -23,9 +23,6 @@ const LIMIT_DEFAULT: u32 = 10;
 const LIMIT_MAX: u32 = 100;
 /// From this share of its limit on a subscription is listed, in percent: the first default threshold.
 const NEAR_LIMIT_PERCENT: f64 = 80.0;
-/// Fullest quotas looked at. More than are shown, because the checkpoint of a subscription that has
-/// been idle since its period ended still tells of that period.
-const FULLEST_READ: u32 = 500;
 /// A minute in microseconds.
 const MINUTE: Span = Span::from_seconds(60);
 
@@ -131,14 +128,14 @@ pub async fn summary(
     let (store, reach) = (&api.store, &caller.reach);
     let totals = store.usage_totals(reach, range.from, range.to).await?;
     let top = store.usage_by_subscription(reach, range.from, range.to, limit).await?;
-    let fullest = store.fullest(reach, now, FULLEST_READ).await?;
+    let fullest = store.fullest(reach, now, limit).await?;
     Ok(JsonAnswer(UsageSummary {
         from: Moment(range.from),
         to: Moment(range.to),
         subscriptions: store.count_subscriptions(reach).await?,
         totals: SummaryTotals::from(totals),
         requests_per_second: requests_per_second(&api, reach, now).await?,
-        near_limit: near_limit(&fullest, limit as usize),
+        near_limit: near_limit(&fullest),
         top: top.into_iter().map(TopSubscription::from).collect(),
     }))
 }
@@ -168,7 +165,7 @@ fn rate(earlier: i64, current: i64, into_minute: Span) -> f64 {
     two_decimals(requests / 60.0)
 }
 
-fn near_limit(fullest: &[CheckpointRow], limit: usize) -> Vec<NearLimit> {
+fn near_limit(fullest: &[CheckpointRow]) -> Vec<NearLimit> {
     fullest
         .iter()
         .filter_map(|checkpoint| {
@@ -182,7 +179,6 @@ fn near_limit(fullest: &[CheckpointRow], limit: usize) -> Vec<NearLimit> {
                 reset_at: Moment(checkpoint.period_end),
             })
         })
-        .take(limit)
         .collect()
 }
 
@@ -254,13 +250,12 @@ mod tests {
             checkpoint(5, 799, Some(1_000), 100),
             checkpoint(6, 900, None, 100),
         ];
-        let listed: Vec<(String, f64)> = near_limit(&fullest, 10)
+        let listed: Vec<(String, f64)> = near_limit(&fullest)
             .into_iter()
             .map(|entry| (entry.subscription_id, entry.percentage))
             .collect();
         let id = |number| Uuid::from_u128(number).to_string();
         assert_eq!(listed, [(id(1), 100.0), (id(2), 150.0), (id(4), 80.0)]);
-        assert_eq!(near_limit(&fullest, 2).len(), 2);
     }
 
     #[test]

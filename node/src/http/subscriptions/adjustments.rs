@@ -29,9 +29,9 @@ use crate::http::body::Json;
 use crate::http::events::{internal_row, record_problem};
 use crate::http::parameters::Ids;
 use crate::http::problem::{Problem, ProblemBody};
-use crate::http::quota::undecided_problem;
+use crate::http::quota::unrouted;
 use crate::metrics::chain;
-use crate::recorder::Recorded;
+use crate::outcome::Recorded;
 use crate::shard::UsageView;
 
 const MICROS_PER_MILLI: i64 = 1_000;
@@ -202,15 +202,15 @@ impl Correcting {
         let Correction { units, reason, key } = correction;
         let kind = if units.is_some() { RowKind::Adjustment } else { RowKind::Reset };
         let id = self.subscription.id;
-        let before = self.api.router.usage(id).await.map_err(undecided_problem)?;
-        if let Some(fault) = units.and_then(|units| below_zero(units, &before.decision))
+        let before = self.api.router.usage(id).await.map_err(|error| unrouted(&error))?;
+        if let Some(fault) = units.and_then(|units| out_of_range(units, &before.decision))
             && !self.is_repeat(kind, key.as_deref()).await?
         {
             return Err(Problem::invalid(vec![fault]));
         }
         let row = self.row(kind, units, key).await?;
         let (key, now) = (row.event_id.clone(), row.recorded_at);
-        let outcomes = self.api.recorder.record(vec![row]).await.map_err(|error| {
+        let outcomes = self.api.router.record(vec![row]).await.map_err(|error| {
             let problem = record_problem(error);
             repeat(problem.code(), "it may have been made", &key)
         })?;
@@ -321,10 +321,28 @@ struct Entry<'a> {
     before: Option<&'a UsageView>,
 }
 
-/// What is wrong with taking more than was used.
+/// What is wrong with taking more than was used, or giving more than a counter holds: what is used would
+/// no longer be the sum of the ledger.
+fn out_of_range(units: i64, decision: &Decision) -> Option<Fault> {
+    below_zero(units, decision).or_else(|| beyond_max(units, decision))
+}
+
+fn beyond_max(units: i64, decision: &Decision) -> Option<Fault> {
+    let given = u64::try_from(units).ok()?;
+    let quotas = decision.plan.quotas.iter().zip(&decision.quotas);
+    let (quota, most) = quotas
+        .filter(|(quota, _)| *quota.meter == *REQUESTS)
+        .map(|(quota, view)| (&quota.name, view.used))
+        .max_by_key(|(_, used)| *used)?;
+    Units::new(most.get().checked_add(given)?).is_none().then(|| {
+        let detail = format!("the quota {quota:?} would pass 2^53 - 1; {most} are used");
+        Fault::new("/units", "out_of_range", detail)
+    })
+}
+
 fn below_zero(units: i64, decision: &Decision) -> Option<Fault> {
     let taken = Units::new(units.checked_neg()?.try_into().ok()?)?;
-    let quotas = decision.terms.plan.quotas.iter().zip(&decision.quotas);
+    let quotas = decision.plan.quotas.iter().zip(&decision.quotas);
     let (quota, least) = quotas
         .filter(|(quota, _)| *quota.meter == *REQUESTS)
         .map(|(quota, view)| (&quota.name, view.used))

@@ -25,6 +25,7 @@ use super::{find, target};
 use crate::catalog::PlanLookupError;
 use crate::catalog::plan_document::Effective;
 use crate::catalog::principal::new_key;
+use crate::codec::peers::Change;
 use crate::http::Api;
 use crate::http::audit;
 use crate::http::auth::Admin;
@@ -32,7 +33,7 @@ use crate::http::body::Json;
 use crate::http::page::{self, List};
 use crate::http::parameters::{Ids, Parameters};
 use crate::http::problem::{Problem, ProblemBody};
-use crate::http::{follow, reach};
+use crate::http::reach;
 use crate::metrics::chain;
 
 const LIST: &str = "subscriptions";
@@ -177,7 +178,7 @@ pub async fn update(
             return Ok(JsonAnswer(SubscriptionAnswer::from(&before)));
         }
         if let Some(row) = write(&api, &caller, "subscription.update", &before, after).await? {
-            follow::subscription_changed(&api, row.id).await;
+            api.router.changed(Change::Subscription(row.id)).await;
             return Ok(JsonAnswer(SubscriptionAnswer::from(&row)));
         }
     }
@@ -205,9 +206,9 @@ pub async fn delete(
         let after = SubscriptionRow { status: SubscriptionStatus::Deleted, ..before.clone() };
         if let Some(row) = write(&api, &caller, "subscription.delete", &before, after).await? {
             for key in &keys {
-                api.router.catalog().forget_key(&key.hash);
+                api.router.changed(Change::Key(key.hash)).await;
             }
-            follow::subscription_changed(&api, row.id).await;
+            api.router.changed(Change::Subscription(row.id)).await;
             return Ok(StatusCode::NO_CONTENT);
         }
     }

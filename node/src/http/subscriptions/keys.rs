@@ -19,6 +19,7 @@ use super::value;
 use super::{find, target};
 use crate::catalog::hash_secret;
 use crate::catalog::principal::new_key;
+use crate::codec::peers::Change;
 use crate::http::Api;
 use crate::http::audit;
 use crate::http::auth::Admin;
@@ -102,7 +103,7 @@ pub async fn create(
         other => other.into(),
     })?;
     // It may be remembered as one that nobody has.
-    api.router.catalog().forget_key(&row.hash);
+    api.router.changed(Change::Key(row.hash)).await;
     let answer = KeyAnswer { key: Some(key), ..KeyAnswer::from(&row) };
     let location = [(LOCATION, format!("/api/v1/subscriptions/{id}/keys/{}", row.id))];
     Ok((StatusCode::CREATED, location, JsonAnswer(answer)).into_response())
@@ -150,7 +151,7 @@ pub async fn revoke(
     if !api.store.revoke_key(subscription.id, key, api.clock.now(), &entry).await? {
         return Err(Problem::not_found("key"));
     }
-    api.router.catalog().forget_key(&row.hash);
+    api.router.changed(Change::Key(row.hash)).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

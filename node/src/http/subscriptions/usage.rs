@@ -15,7 +15,7 @@ use crate::http::auth::Reader;
 use crate::http::decision::{QuotaAnswer, RateAnswer, quotas_and_rates, respond, standing};
 use crate::http::parameters::Ids;
 use crate::http::problem::{Problem, ProblemBody};
-use crate::http::quota::undecided_problem;
+use crate::http::quota::unrouted;
 use crate::http::text::{field, push_moment, push_plain, push_string, push_units, push_uuid};
 use crate::shard::UsageView;
 
@@ -78,8 +78,8 @@ pub async fn usage(
     // What is remembered will do: who owns a subscription never changes.
     let known = api.router.catalog().find_subscription(id).await?;
     known.filter(|known| caller.sees(&known.tenant, id)).ok_or_else(missing)?;
-    let view = api.router.usage(id).await.map_err(undecided_problem)?;
-    Ok(respond(&api, snapshot(id, &view)))
+    let view = api.router.usage(id).await.map_err(|error| unrouted(&error))?;
+    Ok(respond(&api, snapshot(id, &view), None))
 }
 
 /// The live state as JSON.
@@ -92,7 +92,7 @@ fn snapshot(id: SubscriptionId, view: &UsageView) -> Vec<u8> {
     standing(json, decision);
     field!(json, ",", "overageUnits", push_units, overage_units(decision).get());
     json.extend_from_slice(br#","overageAmount":null"#);
-    field!(json, ",", "currency", push_string, &decision.terms.plan.currency);
+    field!(json, ",", "currency", push_string, &decision.plan.currency);
     quotas_and_rates(json, decision);
     json.extend_from_slice(br#","requestsPerSecond":null,"deniedPerSecond":null"#);
     field!(json, ",", "at", push_moment, view.at);
@@ -103,9 +103,8 @@ fn snapshot(id: SubscriptionId, view: &UsageView) -> Vec<u8> {
 /// Units of the first quota beyond where its overage starts; see [`weir_core::meter::QuotaView`] for
 /// the floor.
 fn overage_units(decision: &Decision) -> Units {
-    let start = decision.terms.quotas().first().and_then(|quota| quota.overage_from);
-    match (decision.quotas.first(), start) {
-        (Some(view), Some(start)) => view.used.saturating_sub(start.max(view.overage_floor)),
-        _ => Units::ZERO,
-    }
+    let first = decision.quotas.first();
+    first.and_then(|view| Some((view, view.overage_from?))).map_or(Units::ZERO, |(view, start)| {
+        view.used.saturating_sub(start.max(view.overage_floor))
+    })
 }

@@ -10,16 +10,18 @@ use ractor::ActorRef;
 use tokio::sync::oneshot;
 use weir_core::meter::{Answer, Check, Command, Decision, Entry, Meter, Wants};
 use weir_core::plan::FailPolicy;
+use weir_core::terms::Terms;
 use weir_core::units::{Micros, PlanId, ReservationId, ShardId, Span};
 use weir_store::rows::ReservationRow;
 
 use super::persist;
 use super::resting::Resting;
 use crate::catalog::definition::Definition;
+use crate::outcome::Undecided;
 use crate::shard::Deps;
 use crate::shard::handle::SubscriptionHandle;
 use crate::shard::loader::Start;
-use crate::shard::message::{CheckReply, Message, Undecided, UsageView};
+use crate::shard::message::{CheckReply, Message, UsageView};
 
 /// What became of a check.
 #[allow(clippy::large_enum_variant, reason = "on the stack, and nearly always the large one")]
@@ -136,6 +138,10 @@ impl Resident {
         if self.definition.deleted {
             return Step::Answer(Err(Undecided::NotFound));
         }
+        let hold_ttl = self.definition.terms.plan.hold_ttl;
+        if !check.asks_for_nothing() && !self.deps.ownership.may_decide(now, hold_ttl) {
+            return Step::Answer(Err(Undecided::StoreAway));
+        }
         if check.reserve.is_some() {
             // A named hold must be durable before it is told; asking a store that is away would only
             // pile up holds that nobody will learn of.
@@ -176,7 +182,7 @@ impl Resident {
         let expires_at = self
             .meter
             .reservation_expires_at(id)
-            .unwrap_or_else(|| now.plus(decision.terms.plan.hold_ttl));
+            .unwrap_or_else(|| now.plus(decision.plan.hold_ttl));
         let owner = self.definition.id;
         self.reservations.push(persist::reservation_row(&self.meter, id, owner, now, expires_at));
     }
@@ -293,6 +299,13 @@ impl Resident {
         let outcome = self.meter.apply(now, Command::Tick);
         self.persist(outcome.wants);
         UsageView { decision: self.meter.standing_view(now), at: now }
+    }
+
+    /// The terms in force.
+    pub(super) fn terms(&mut self, now: Micros) -> Arc<Terms> {
+        let outcome = self.meter.apply(now, Command::Tick);
+        self.persist(outcome.wants);
+        self.meter.terms().clone()
     }
 
     pub(super) fn define(&mut self, now: Micros, definition: Definition) {

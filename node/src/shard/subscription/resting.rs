@@ -19,11 +19,11 @@ pub(super) enum Resting {
 }
 
 impl Resident {
-    pub(super) fn retire(&mut self) {
-        if self.nobody_waits() && self.resting == Resting::No {
+    /// `how` soon: nobody waits for it, and those that someone waits for go first, or another node does.
+    pub(super) fn retire(&mut self, how: Wants) {
+        if self.nobody_waits() && self.resting != Resting::Taken {
             self.resting = Resting::Asked;
-            // Nobody waits for it: those that someone waits for go first.
-            self.persist(Wants::Checkpoint);
+            self.persist(how);
         }
     }
 

@@ -11,10 +11,10 @@ use uuid::Uuid;
 use weir_core::units::{Epoch, Seq, ShardId};
 
 use super::{Conn, decode};
-use crate::ShardState;
 use crate::failure::Failure;
 use crate::number;
-use crate::rows::NodeRow;
+use crate::rows::{MemberRow, NodeRow};
+use crate::{HandOver, ShardState};
 
 /// Locks, in order, the wanted shards that are ours or whose owner was seen to be gone. Waiting for
 /// a lock, a row may change; it is then left alone unless epoch and owner are still those that were
@@ -204,6 +204,76 @@ pub(super) async fn claim(
     Ok(states)
 }
 
+/// Every node.
+pub(super) async fn members(connection: &mut Conn) -> Result<Vec<MemberRow>, Failure> {
+    let statement = "SELECT id, incarnation, http, cluster, state, \
+         CAST(EXTRACT(EPOCH FROM lease_until - clock_timestamp()) * 1000 AS bigint) \
+         FROM nodes ORDER BY id";
+    let rows = query(statement).fetch_all(connection).await?;
+    decode::all(&rows, member)
+}
+
+/// Asks a node to give its shards away.
+pub(super) async fn drain(connection: &mut Conn, node: &str) -> Result<bool, Failure> {
+    let statement = "UPDATE nodes SET state = 'draining' \
+                     WHERE id = $1 AND state IN ('joining', 'up', 'draining')";
+    Ok(query(statement).bind(node).execute(connection).await?.rows_affected() == 1)
+}
+
+/// Gives shards to another boot. The rows are locked in their order before any is changed.
+pub(super) async fn hand_over(
+    connection: &mut Conn,
+    from: Uuid,
+    to: Uuid,
+    shards: &[HandOver],
+) -> Result<Vec<(ShardId, Epoch)>, Failure> {
+    // Locked, so that an heir that leaves meanwhile gives up what it was given just before.
+    let heir = query(
+        "SELECT 1 FROM nodes WHERE incarnation = $1 AND state = 'up' \
+         AND lease_until > clock_timestamp() FOR SHARE",
+    )
+    .bind(to)
+    .fetch_optional(&mut *connection)
+    .await?;
+    if heir.is_none() {
+        return Ok(Vec::new());
+    }
+    let numbers: Vec<i32> = shards.iter().map(|given| number::shard(given.shard)).collect();
+    let epochs = shards.iter().map(|given| number::epoch(given.epoch)).collect::<Vec<_>>();
+    let counted = shards.iter().map(|given| number::seq(given.counted)).collect::<Vec<_>>();
+    query("SELECT 1 FROM shards WHERE shard_id = ANY($1) ORDER BY shard_id FOR UPDATE")
+        .bind(&numbers)
+        .execute(&mut *connection)
+        .await?;
+    let given = query(
+        "UPDATE shards s SET owner_incarnation = $2, epoch = s.epoch + 1 \
+         FROM UNNEST($3::integer[], $4::bigint[]) AS w (shard_id, epoch) \
+         WHERE s.shard_id = w.shard_id AND s.epoch = w.epoch AND s.owner_incarnation = $1 \
+         RETURNING s.shard_id, s.epoch",
+    )
+    .bind(from)
+    .bind(to)
+    .bind(&numbers)
+    .bind(epochs)
+    .fetch_all(&mut *connection)
+    .await?;
+    let given = decode::all(&given, |columns| {
+        Ok((number::shard_id(columns.take()?)?, Epoch(number::unsigned(columns.take()?)?)))
+    })?;
+    let taken: Vec<i32> = given.iter().map(|(shard, _)| number::shard(*shard)).collect();
+    query(
+        "UPDATE shard_progress p SET counted = GREATEST(p.counted, w.counted) \
+         FROM UNNEST($1::integer[], $2::bigint[]) AS w (shard_id, counted) \
+         WHERE p.shard_id = w.shard_id AND p.shard_id = ANY($3)",
+    )
+    .bind(numbers)
+    .bind(counted)
+    .bind(taken)
+    .execute(connection)
+    .await?;
+    Ok(given)
+}
+
 /// All shards, from the two small tables alone.
 pub(super) async fn shards(connection: &mut Conn) -> Result<Vec<ShardState>, Failure> {
     let statement = "SELECT s.shard_id, s.epoch, s.owner_incarnation, p.counted, p.rolled, \
@@ -214,6 +284,16 @@ pub(super) async fn shards(connection: &mut Conn) -> Result<Vec<ShardState>, Fai
         let (shard, epoch, owner) = (columns.take()?, columns.take()?, columns.take()?);
         state(shard, epoch, owner, columns)
     })
+}
+
+fn member(columns: &mut decode::Columns<'_>) -> Result<MemberRow, Failure> {
+    let node = NodeRow {
+        id: columns.take()?,
+        incarnation: columns.take()?,
+        http: columns.take()?,
+        cluster: columns.take()?,
+    };
+    Ok(MemberRow { node, state: columns.take()?, lease_left_ms: columns.take()? })
 }
 
 fn state(

@@ -164,6 +164,15 @@ async fn open(options: &PgConnectOptions) -> sqlx::Result<(Conn, Brake)> {
     Ok((Conn::connect_with(options).await?, ()))
 }
 
+/// Sums of measures, held at the largest number that JSON carries.
+/// One tenant's numbers must not fail another's read.
+const SUMS: &str = "CAST(LEAST(COALESCE(sum(m.requests), 0), 9007199254740991) AS BIGINT), \
+     CAST(LEAST(COALESCE(sum(m.units), 0), 9007199254740991) AS BIGINT), \
+     CAST(LEAST(COALESCE(sum(m.errors), 0), 9007199254740991) AS BIGINT), \
+     CAST(LEAST(COALESCE(sum(m.denied), 0), 9007199254740991) AS BIGINT), \
+     CAST(LEAST(COALESCE(sum(m.bytes_in), 0), 9007199254740991) AS BIGINT), \
+     CAST(LEAST(COALESCE(sum(m.bytes_out), 0), 9007199254740991) AS BIGINT)";
+
 /// Limits a column to these ids.
 fn push_among(select: &mut QueryBuilder<Db>, ids: impl IntoIterator<Item = Uuid>) {
     let ids: Vec<Uuid> = ids.into_iter().collect();

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use tokio::time::Instant;
 use uuid::Uuid;
-use weir_core::units::{Micros, PlanId, ReservationId, Seq, ShardId, SubscriptionId};
+use weir_core::units::{Epoch, Micros, PlanId, ReservationId, Seq, ShardId, SubscriptionId};
 
 use super::session::{Session, bounded};
 use super::{
@@ -13,11 +13,11 @@ use super::{
 };
 use crate::failure::Call;
 use crate::rows::{
-    AuditRow, CheckpointBatch, CheckpointRow, KeyRow, LedgerRow, NodeRow, PlanRow, ReservationRow,
-    RollupRow, RollupSums, RowKind, SubscriptionRow, TokenRow,
+    AuditRow, CheckpointBatch, CheckpointRow, KeyRow, LedgerRow, MemberRow, NodeRow, PlanRow,
+    ReservationRow, RollupRow, RollupSums, RowKind, SubscriptionRow, TokenRow,
 };
 use crate::{
-    Appended, CursorMove, Fence, Loaded, MergeDetail, Page, Reach, RecordFilter, Result,
+    Appended, CursorMove, Fence, HandOver, Loaded, MergeDetail, Page, Reach, RecordFilter, Result,
     ShardState, Store, SubscriptionFilter, SubscriptionUsage, UsageWindow,
 };
 
@@ -86,12 +86,32 @@ impl Store for Engine {
         })
     }
 
+    async fn members(&self) -> Result<Vec<MemberRow>> {
+        read!(self, "list the nodes", |connection| membership::members(connection))
+    }
+
+    async fn drain(&self, node: &str) -> Result<bool> {
+        write!(self, "drain a node", |connection| membership::drain(connection, node))
+    }
+
+    async fn bury_expired(&self) -> Result<()> {
+        write!(self, "declare nodes dead", |connection| membership::bury_expired(connection))
+    }
+
     async fn claim(&self, incarnation: Uuid, shards: &[ShardId]) -> Result<Vec<ShardState>> {
-        // Its own transaction: a death stands whatever becomes of the claim, and the row of a node
-        // is never held while the fences of its shards are waited for.
-        write!(self, "declare nodes dead", |connection| membership::bury_expired(connection))?;
         write!(self, "claim shards", |connection| {
             membership::claim(connection, incarnation, shards)
+        })
+    }
+
+    async fn hand_over(
+        &self,
+        from: Uuid,
+        to: Uuid,
+        shards: &[HandOver],
+    ) -> Result<Vec<(ShardId, Epoch)>> {
+        write!(self, "hand shards over", |connection| {
+            membership::hand_over(connection, from, to, shards)
         })
     }
 

@@ -9,7 +9,7 @@ use sqlx::{QueryBuilder, query, query_scalar};
 use weir_core::units::{Micros, SubscriptionId};
 
 use super::subscriptions::push_reach;
-use super::{Conn, Db, decode, push_among, push_unrolled};
+use super::{Conn, Db, SUMS, decode, push_among, push_unrolled};
 use crate::failure::Failure;
 use crate::number::whole_minutes;
 use crate::rows::{LedgerRow, RollupRow, RollupSums};
@@ -106,11 +106,6 @@ pub(super) async fn totals(
     let row = select.build().fetch_one(connection).await?;
     decode::sums(&mut decode::Columns::of(&row))
 }
-
-const SUMS: &str = "CAST(COALESCE(sum(m.requests), 0) AS BIGINT), \
-     CAST(COALESCE(sum(m.units), 0) AS BIGINT), CAST(COALESCE(sum(m.errors), 0) AS BIGINT), \
-     CAST(COALESCE(sum(m.denied), 0) AS BIGINT), CAST(COALESCE(sum(m.bytes_in), 0) AS BIGINT), \
-     CAST(COALESCE(sum(m.bytes_out), 0) AS BIGINT)";
 
 /// Rollups of `[start, end)` and, row by row, what is not in them.
 fn push_measures(select: &mut QueryBuilder<Db>, reach: &Reach, start: i64, end: i64) {

@@ -8,10 +8,10 @@ use uuid::Uuid;
 use weir_core::units::{Epoch, Seq, ShardId};
 
 use super::{Conn, decode};
-use crate::ShardState;
 use crate::failure::Failure;
 use crate::number;
-use crate::rows::NodeRow;
+use crate::rows::{MemberRow, NodeRow};
+use crate::{HandOver, ShardState};
 
 /// Takes the wanted shards that are ours or whose owner is gone.
 const CLAIM: &str = "\
@@ -182,6 +182,70 @@ pub(super) async fn claim(
         .fetch_all(connection)
         .await?;
     decode::all(&rows, state)
+}
+
+/// Every node.
+pub(super) async fn members(connection: &mut Conn) -> Result<Vec<MemberRow>, Failure> {
+    let statement = "SELECT id, incarnation, http, cluster, state, \
+         (lease_until - CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000) / 1000 \
+         FROM nodes ORDER BY id";
+    let rows = query(statement).fetch_all(connection).await?;
+    decode::all(&rows, |columns| {
+        let node = NodeRow {
+            id: columns.take()?,
+            incarnation: columns.take()?,
+            http: columns.take()?,
+            cluster: columns.take()?,
+        };
+        Ok(MemberRow { node, state: columns.take()?, lease_left_ms: columns.take()? })
+    })
+}
+
+/// Asks a node to give its shards away.
+pub(super) async fn drain(connection: &mut Conn, node: &str) -> Result<bool, Failure> {
+    let statement = "UPDATE nodes SET state = 'draining' \
+                     WHERE id = $1 AND state IN ('joining', 'up', 'draining')";
+    Ok(query(statement).bind(node).execute(connection).await?.rows_affected() == 1)
+}
+
+/// Gives shards to another boot.
+pub(super) async fn hand_over(
+    connection: &mut Conn,
+    from: Uuid,
+    to: Uuid,
+    shards: &[HandOver],
+) -> Result<Vec<(ShardId, Epoch)>, Failure> {
+    let heir_is_up: bool = query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM nodes WHERE incarnation = $1 AND state = 'up' \
+         AND lease_until > CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000)",
+    )
+    .bind(to)
+    .fetch_one(&mut *connection)
+    .await?;
+    let mut given = Vec::new();
+    for offered in shards.iter().filter(|_| heir_is_up) {
+        let epoch = number::epoch(offered.epoch);
+        let done = query(
+            "UPDATE shards SET owner_incarnation = $1, epoch = epoch + 1 \
+             WHERE shard_id = $2 AND epoch = $3 AND owner_incarnation = $4",
+        )
+        .bind(to)
+        .bind(number::shard(offered.shard))
+        .bind(epoch)
+        .bind(from)
+        .execute(&mut *connection)
+        .await?;
+        if done.rows_affected() == 1 {
+            let raise = "UPDATE shard_progress SET counted = max(counted, $1) WHERE shard_id = $2";
+            query(raise)
+                .bind(number::seq(offered.counted))
+                .bind(number::shard(offered.shard))
+                .execute(&mut *connection)
+                .await?;
+            given.push((offered.shard, Epoch(offered.epoch.0 + 1)));
+        }
+    }
+    Ok(given)
 }
 
 /// All shards.

@@ -164,6 +164,16 @@ impl SqliteStore {
     }
 }
 
+/// Sums of measures, held at the largest number that JSON carries.
+/// `sum` refuses to overflow, and one tenant's numbers must not fail another's read; `total` is exact
+/// up to the bound.
+const SUMS: &str = "CAST(min(total(m.requests), 9007199254740991.0) AS BIGINT), \
+     CAST(min(total(m.units), 9007199254740991.0) AS BIGINT), \
+     CAST(min(total(m.errors), 9007199254740991.0) AS BIGINT), \
+     CAST(min(total(m.denied), 9007199254740991.0) AS BIGINT), \
+     CAST(min(total(m.bytes_in), 9007199254740991.0) AS BIGINT), \
+     CAST(min(total(m.bytes_out), 9007199254740991.0) AS BIGINT)";
+
 /// Limits a column to these ids, given as one parameter so that the statement stays the same.
 fn push_among(select: &mut QueryBuilder<Db>, ids: impl IntoIterator<Item = Uuid>) {
     select.push(" IN (SELECT unhex(value) FROM json_each(").push_bind(json_ids(ids)).push("))");

@@ -2,7 +2,7 @@
 
 use weir_core::units::{Epoch, Seq, ShardId};
 use weir_store::rows::NodeRow;
-use weir_store::{Error, ShardState};
+use weir_store::{Error, HandOver, ShardState};
 
 use crate::fixture::{Fixture, LEASE_MS, SHARDS, batch, node, record, subscription_id};
 
@@ -17,6 +17,9 @@ crate::on_both_engines!(
     who_leaves_gives_its_shards_up,
     a_claim_tells_where_the_ledger_stands,
     unknown_shards_are_not_taken,
+    a_shard_is_handed_over_once_and_at_its_epoch,
+    nothing_is_handed_to_a_node_that_is_not_up,
+    members_are_listed_with_state_and_lease,
 );
 
 fn shards(numbers: &[u16]) -> Vec<ShardId> {
@@ -97,6 +100,9 @@ async fn shards_of_the_dead_are_taken_at_the_next_epoch(fixture: Fixture) {
     store.join(&a, 1_500).await.expect("join");
     let held = store.claim(a.incarnation, &shards(&[0, 1])).await.expect("claim");
     lease_to_end(&fixture, &a).await;
+    let early = fixture.owner("early", &[]).await.incarnation;
+    assert!(store.claim(early, &shards(&[0])).await.expect("claim").is_empty(), "not buried yet");
+    store.bury_expired().await.expect("bury");
     let b = fixture.owner("b", &[0, 1, 2]).await;
     assert_eq!(b.epoch(0), Epoch(held[0].epoch.0 + 1));
     assert_eq!(b.epoch(2), Epoch(1));
@@ -108,7 +114,7 @@ async fn a_dead_node_stays_dead(fixture: Fixture) {
     let a = node("a");
     store.join(&a, 1).await.expect("join");
     lease_to_end(&fixture, &a).await;
-    fixture.owner("b", &[0]).await;
+    store.bury_expired().await.expect("bury");
     assert!(matches!(store.join(&a, LEASE_MS).await, Err(Error::Conflict { .. })));
     assert!(!store.renew(a.incarnation, LEASE_MS).await.expect("renew"));
     let reborn = node("a");
@@ -162,4 +168,64 @@ async fn unknown_shards_are_not_taken(fixture: Fixture) {
     let taken = fixture.store.claim(a.incarnation, &shards(&[7, 8, 60_000])).await.expect("claim");
     assert_eq!(numbers(&taken), [7]);
     assert!(fixture.store.claim(a.incarnation, &[]).await.expect("claim").is_empty());
+}
+
+fn offer(owner: &crate::fixture::Owner, shard: u16, counted: u64) -> HandOver {
+    HandOver { shard: ShardId(shard), epoch: owner.epoch(shard), counted: Seq(counted) }
+}
+
+async fn a_shard_is_handed_over_once_and_at_its_epoch(fixture: Fixture) {
+    let store = &fixture.store;
+    let a = fixture.owner("a", &[0, 1, 2]).await;
+    let b = fixture.owner("b", &[]).await;
+    let stale = HandOver { epoch: Epoch(a.epoch(1).0 + 1), ..offer(&a, 1, 0) };
+    let offers = [offer(&a, 0, 7), stale];
+    let given = store.hand_over(a.incarnation, b.incarnation, &offers).await.expect("given");
+    assert_eq!(given, [(ShardId(0), Epoch(a.epoch(0).0 + 1))]);
+    let again = store.hand_over(a.incarnation, b.incarnation, &offers).await.expect("refused");
+    assert_eq!(again, [], "the epoch has moved on");
+    let all = store.shards().await.expect("shards");
+    assert_eq!((all[0].owner, all[0].counted), (Some(b.incarnation), Seq(7)));
+    assert_eq!((all[1].owner, all[1].epoch), (Some(a.incarnation), a.epoch(1)));
+    let late = store.append(&a.fence, &[record(subscription_id(), 0, 1)]).await;
+    assert!(matches!(late, Err(Error::Fenced { shards, .. }) if shards == [ShardId(0)]));
+    // What was told to have been counted stays so, also where the giver knew less.
+    let b = crate::fixture::Owner::claim(store, b.incarnation, &[0]).await;
+    let given = store.hand_over(b.incarnation, a.incarnation, &[offer(&b, 0, 3)]).await;
+    assert_eq!(given.expect("given").len(), 1);
+    assert_eq!(store.shards().await.expect("shards")[0].counted, Seq(7));
+}
+
+async fn nothing_is_handed_to_a_node_that_is_not_up(fixture: Fixture) {
+    let store = &fixture.store;
+    let a = fixture.owner("a", &[0]).await;
+    let (left, draining, unknown) = (node("left"), node("draining"), uuid::Uuid::now_v7());
+    for node in [&left, &draining] {
+        store.join(node, LEASE_MS).await.expect("join");
+    }
+    store.leave(left.incarnation).await.expect("leave");
+    assert!(store.drain("draining").await.expect("drain"));
+    assert!(!store.drain("left").await.expect("drain"), "it is not there any more");
+    let expired = node("expired");
+    store.join(&expired, 1).await.expect("join");
+    lease_to_end(&fixture, &expired).await;
+    for heir in [left.incarnation, draining.incarnation, expired.incarnation, unknown] {
+        let given = store.hand_over(a.incarnation, heir, &[offer(&a, 0, 0)]).await;
+        assert_eq!(given.expect("refused"), []);
+    }
+    assert!(store.renew(draining.incarnation, LEASE_MS).await.expect("it lives on"));
+    assert_eq!(store.shards().await.expect("shards")[0].owner, Some(a.incarnation));
+}
+
+async fn members_are_listed_with_state_and_lease(fixture: Fixture) {
+    let store = &fixture.store;
+    let (a, b) = (node("a"), node("b"));
+    store.join(&a, LEASE_MS).await.expect("join");
+    store.join(&b, LEASE_MS).await.expect("join");
+    store.leave(b.incarnation).await.expect("leave");
+    let members = store.members().await.expect("members");
+    assert_eq!([&members[0].node, &members[1].node], [&a, &b]);
+    assert_eq!([&*members[0].state, &*members[1].state], ["up", "left"]);
+    assert!((1..=i64::from(LEASE_MS)).contains(&members[0].lease_left_ms));
+    assert!(members[1].lease_left_ms <= 0);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weir_core::units::{Seq, ShardId};
 use weir_store::rows::LedgerRow;
-use weir_store::{Error, Store};
+use weir_store::{Error, HandOver, Store};
 
 use crate::fixture::{Fixture, LEASE_MS, Owner, batch, checkpoint, node, record, subscription_id};
 
@@ -13,6 +13,9 @@ crate::on_both_engines!(
     a_checkpoint_is_before_the_claim_or_refused,
     of_two_claims_of_a_free_shard_one_succeeds,
     a_renewal_or_a_death_and_never_both,
+    a_hand_over_or_the_owners_own_claim,
+    an_append_is_before_the_hand_over_or_refused,
+    nothing_is_handed_to_a_node_that_dies_meanwhile,
     a_caller_that_goes_away_leaves_nothing_half_done,
     many_days_at_once_make_their_room_together,
 );
@@ -108,12 +111,79 @@ async fn a_renewal_or_a_death_and_never_both(fixture: Fixture) {
         assert!(fixture.store.renew(owner.incarnation, 1).await.expect("renew"));
         let (store, incarnation) = (Arc::clone(&fixture.store), owner.incarnation);
         let renewal = tokio::spawn(async move { store.renew(incarnation, LEASE_MS).await });
+        fixture.store.bury_expired().await.expect("bury");
         let taken = fixture.store.claim(claimant.incarnation, &[ShardId(6)]).await.expect("claim");
         let renewed = renewal.await.expect("a task").expect("renew");
         assert_eq!(renewed, taken.is_empty(), "round {round}");
         for node in [claimant, owner] {
             fixture.store.leave(node.incarnation).await.expect("leave");
         }
+    }
+}
+
+/// A shard that is offered as its owner holds it.
+fn offered(owner: &Owner) -> Vec<HandOver> {
+    let held = owner.fence.shards.iter();
+    held.map(|&(shard, epoch)| HandOver { shard, epoch, counted: Seq(0) }).collect()
+}
+
+async fn a_hand_over_or_the_owners_own_claim(fixture: Fixture) {
+    for round in 0..ROUNDS {
+        let (owner, heir) = (fixture.owner("a", &[7]).await, fixture.owner("b", &[]).await);
+        let (store, from, to) = (fixture.store.clone(), owner.incarnation, heir.incarnation);
+        let shards = offered(&owner);
+        let giving = tokio::spawn(async move { store.hand_over(from, to, &shards).await });
+        let claimed = fixture.store.claim(owner.incarnation, &[ShardId(7)]).await.expect("claim");
+        let given = giving.await.expect("a task").expect("hand over");
+        // The owner raises the epoch because it does not know: one of the two happened, not both.
+        assert_eq!(claimed.len() + given.len(), 1, "round {round}: {claimed:?} {given:?}");
+        let now = &fixture.store.shards().await.expect("shards")[7];
+        let expected = if given.is_empty() { owner.incarnation } else { heir.incarnation };
+        assert_eq!(now.owner, Some(expected), "round {round}");
+        for node in [owner, heir] {
+            fixture.store.leave(node.incarnation).await.expect("leave");
+        }
+    }
+}
+
+async fn an_append_is_before_the_hand_over_or_refused(fixture: Fixture) {
+    for round in 0..ROUNDS {
+        let (owner, heir) = (fixture.owner("a", &[4]).await, fixture.owner("b", &[]).await);
+        let first = 1 + round * 100;
+        let (store, fence) = (fixture.store.clone(), owner.fence.clone());
+        let row = record(subscription_id(), 4, first);
+        let writing = tokio::spawn(async move { store.append(&fence, &[row]).await });
+        let shards = offered(&owner);
+        let given = fixture.store.hand_over(owner.incarnation, heir.incarnation, &shards);
+        assert_eq!(given.await.expect("hand over").len(), 1, "round {round}");
+        // What the heir finds is all that will ever be there.
+        let seen = fixture.store.ledger_after(&[(ShardId(4), Seq(first - 1))], 10).await;
+        let accepted = match writing.await.expect("a writer") {
+            Ok(appended) => appended.new.len(),
+            Err(Error::Fenced { .. }) => 0,
+            Err(other) => panic!("{other:?}"),
+        };
+        assert_eq!(seen.expect("ledger").len(), accepted, "round {round}");
+        for node in [owner, heir] {
+            fixture.store.leave(node.incarnation).await.expect("leave");
+        }
+    }
+}
+
+async fn nothing_is_handed_to_a_node_that_dies_meanwhile(fixture: Fixture) {
+    for round in 0..ROUNDS {
+        let (owner, heir) = (fixture.owner("a", &[5]).await, fixture.owner("b", &[]).await);
+        let (store, gone) = (fixture.store.clone(), heir.incarnation);
+        let leaving = tokio::spawn(async move { store.leave(gone).await });
+        let shards = offered(&owner);
+        let given = fixture.store.hand_over(owner.incarnation, heir.incarnation, &shards);
+        let given = given.await.expect("hand over");
+        leaving.await.expect("a task").expect("leave");
+        // Given before it left, and given up with it, or never given.
+        let now = &fixture.store.shards().await.expect("shards")[5];
+        let expected = given.is_empty().then_some(owner.incarnation);
+        assert_eq!(now.owner, expected, "round {round}");
+        fixture.store.leave(owner.incarnation).await.expect("leave");
     }
 }
 

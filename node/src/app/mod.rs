@@ -1,39 +1,39 @@
 //! Wiring: the only file that knows every room, and the order in which they begin and end.
 //!
 //! ```text
-//!   begin  store ─▶ join, claim ─▶ catalog ─▶ checkpointer ─▶ shards ─▶ recorder ─▶ analytics ─▶ http
-//!   end    http ─▶ recorder ─▶ shards rest (clean checkpoints) ─▶ checkpointer ─▶ leave ─▶ store
+//!   begin  store ─▶ catalog ─▶ checkpointer ─▶ shards ─▶ recorder ─▶ (peers ─▶ join) ─▶ analytics ─▶ http
+//!   end    (give away) ─▶ http ─▶ recorder ─▶ shards rest (clean checkpoints) ─▶ checkpointer ─▶ leave
 //! ```
+//! In brackets what only a node of a cluster does; one that is alone takes every shard first.
 //! The end is the beginning reversed, so that nothing is asked of a room that is gone.
 
-use std::num::NonZeroU16;
-use std::path::Path;
+mod alone;
+mod clustered;
+pub mod operator;
+mod rooms;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weir_config::{Config, DatabaseUrl, limits};
-use weir_core::units::{ShardId, Span};
+use weir_core::units::Span;
+use weir_store::Store;
 use weir_store::postgres::{PostgresOptions, PostgresStore};
-use weir_store::rows::NodeRow;
 use weir_store::sqlite::{SqliteOptions, SqliteStore};
-use weir_store::{ShardState, Store};
 
-use crate::analytics::Analytics;
-use crate::catalog::Catalog;
 use crate::clock::Clock;
-use crate::http::{Api, HttpLimits, ServeLimits};
+use crate::cluster::transport::TransportError;
+use crate::http::{Api, ServeLimits};
 use crate::metrics::{Metrics, chain};
-use crate::ownership::Ownership;
-use crate::recorder::{
-    Checkpointer, CheckpointerParts, Health, Recorder, RecorderLimits, SharedApply,
-};
-use crate::router::Router;
-use crate::shard::{ActorLimits, Deps, Shards};
+use crate::recorder::Checkpointer;
+use clustered::{Clustered, Joining};
+use rooms::Rooms;
 
 /// Days of partitions made ahead: a node that cannot reach its upkeep for a week still writes.
 const PARTITION_DAYS_AHEAD: u16 = 7;
@@ -41,10 +41,6 @@ const PARTITION_DAYS_AHEAD: u16 = 7;
 const MAINTAIN_EVERY: Duration = Duration::from_hours(1);
 /// How often the clock is compared and histograms are folded.
 const TICK: Duration = Duration::from_secs(1);
-/// How long a check may wait for the escrow's commit: many times a healthy commit, less than a
-/// gateway's patience.
-const COMMIT_WAIT: Duration = Duration::from_millis(300);
-
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -71,6 +67,21 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// A file of the configuration could not be read.
+    #[error("{path} could not be read")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A cluster needs a secret.
+    #[error("`cluster_secret` is missing")]
+    NoSecret,
+    /// Peers could not be listened for.
+    #[error("peers could not be listened for")]
+    Transport(#[source] TransportError),
     /// An actor could not be started.
     #[error("the shard actors could not be started")]
     Actors(#[source] ractor::SpawnErr),
@@ -80,11 +91,14 @@ pub enum StartError {
 pub struct Running {
     /// Where HTTP is served.
     pub address: std::net::SocketAddr,
+    /// Where peers reach it, when it is one of a cluster.
+    pub cluster: Option<std::net::SocketAddr>,
     /// What handlers work with; benchmarks ask it directly.
     pub api: Arc<Api>,
     /// Cancelled when this node finds that it no longer owns its shards.
     pub lost: CancellationToken,
     store: Arc<dyn Store>,
+    clustered: Option<Clustered>,
     incarnation: Uuid,
     checkpointer: Arc<Checkpointer>,
     checkpoints: JoinHandle<()>,
@@ -137,102 +151,50 @@ pub async fn start(config: &Config) -> Result<Running, StartError> {
 
 /// Starts a node on a store that is open already.
 pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running, StartError> {
-    let incarnation = Uuid::now_v7();
-    let states = take_shards(&*store, config, incarnation).await?;
-    let shard_count = u16::try_from(states.len()).ok().and_then(NonZeroU16::new);
-    let shard_count = shard_count.ok_or(StartError::Shards { got: 0, wanted: 0 })?;
-
-    let clock = Arc::new(Clock::start());
-    let metrics = Arc::new(Metrics::new());
-    let health = Arc::new(Health::default());
-    let lost = CancellationToken::new();
-    let stop_jobs = CancellationToken::new();
-    let ownership = Arc::new(Ownership::new(incarnation, &states));
-    // Before anything that may take as long as the lease.
+    let peers_at = config.cluster_listen.filter(|_| config.database_url.is_shared());
     let stop_lease = CancellationToken::new();
     let lease_ends = stop_lease.clone().drop_guard();
-    let lease =
-        Lease { store: store.clone(), incarnation, health: health.clone(), lost: lost.clone() };
-    tokio::spawn(lease.keep(config.clone(), stop_lease.clone()));
-    ownership.find_uncounted(&*store).await?;
-    let admin_token = config.admin_token.as_ref().map(weir_config::Secret::expose);
-    let catalog = Catalog::new(store.clone(), clock.clone(), shard_count, admin_token);
-    let catalog = Arc::new(catalog);
-    let checkpointer = Checkpointer::new();
-    let checkpoints = checkpointer.start(CheckpointerParts {
-        store: store.clone(),
-        ownership: ownership.clone(),
-        health: health.clone(),
-        metrics: metrics.clone(),
-        clock: clock.clone(),
-        interval: config.checkpoint.interval,
-        chunk_rows_max: config.checkpoint.chunk_rows_max,
-        lost: lost.clone(),
-    });
-    let deps = Deps {
-        clock: clock.clone(),
-        catalog: catalog.clone(),
-        checkpointer: checkpointer.clone(),
-        ownership: ownership.clone(),
-        health: health.clone(),
-        metrics: metrics.clone(),
-        limits: ActorLimits {
-            mailbox_messages_max: u32::try_from(config.actors.mailbox_messages_max)
-                .unwrap_or(u32::MAX),
-            commit_wait: COMMIT_WAIT,
-            passivate_after: config.actors.passivate_after,
-            resident_max: config.actors.resident_max,
-        },
-    };
-    let shards = Shards::start(store.clone(), deps).await.map_err(StartError::Actors)?;
-    let recorder = Recorder::start(
-        store.clone(),
-        ownership.clone(),
-        health.clone(),
-        metrics.clone(),
-        &(Arc::new(shards.clone()) as SharedApply),
-        RecorderLimits {
-            lanes: lanes(config),
-            append_rows_max: config.recorder.append_rows_max,
-            queue_rows_max: config.recorder.queue_rows_max,
-            lease_ms: lease_ms(config),
-        },
-        lost.clone(),
-    );
-    let analytics = Analytics::start(store.clone(), ownership, clock.clone(), stop_jobs.clone());
-    let api = Arc::new(Api {
-        router: Router::new(catalog, shards, metrics.clone()),
-        recorder,
-        checkpointer: checkpointer.clone(),
-        store: store.clone(),
-        analytics,
-        clock: clock.clone(),
-        metrics: metrics.clone(),
-        health: health.clone(),
-        node_id: HeaderValue::from_str(config.node_id.as_str())
-            .unwrap_or(HeaderValue::from_static("node")),
-        limits: http_limits(config),
-    });
+    let rooms = Rooms::open(store, config, peers_at.is_some(), &stop_lease).await?;
 
     let listen = |source| StartError::Listen { address: config.http, source };
     let listener = TcpListener::bind(config.http).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
+    let clustered = match peers_at {
+        None => None,
+        Some(peers_at) => {
+            let joining = Joining {
+                config,
+                peers_at,
+                http: address,
+                rooms: &rooms,
+                stop: stop_lease.clone(),
+            };
+            Some(joining.join().await?)
+        }
+    };
+    let stop_jobs = CancellationToken::new();
+    let peers = clustered.as_ref().map(|clustered| clustered.peers.clone());
+    let api = Arc::new(rooms.api(config, peers, &stop_jobs));
+
     let stop_http = CancellationToken::new();
     let front = crate::http::Front::new(api.clone());
     let serving = crate::http::serve(listener, front, serve_limits(config), stop_http.clone());
     let server = tokio::spawn(serving);
+    let (store, clock) = (rooms.store.clone(), rooms.clock.clone());
     tokio::spawn(maintain(store.clone(), clock.clone(), config.clone(), stop_jobs.clone()));
-    tokio::spawn(tick(clock, metrics, stop_jobs.clone()));
+    tokio::spawn(tick(clock, rooms.metrics.clone(), stop_jobs.clone()));
     // From here on `Running` ends it.
     let _ = lease_ends.disarm();
     Ok(Running {
         address,
+        cluster: clustered.as_ref().map(|clustered| clustered.address),
         api,
-        lost,
+        lost: rooms.lost,
         store,
-        incarnation,
-        checkpointer,
-        checkpoints,
+        clustered,
+        incarnation: rooms.ownership.incarnation(),
+        checkpointer: rooms.checkpointer,
+        checkpoints: rooms.checkpoints,
         server,
         stop_http,
         stop_jobs,
@@ -244,11 +206,19 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
 impl Running {
     /// Ends in order: open requests are answered, counters and unused escrow are written.
     pub async fn stop(self) {
-        self.stop_http.cancel();
         let lost = self.lost.is_cancelled();
+        if let Some(clustered) = self.clustered.as_ref().filter(|_| !lost) {
+            self.api.leaving.store(true, Ordering::Relaxed);
+            // Requests go on meanwhile: those for what is given away are asked of its new owner.
+            clustered.give_away(self.drain_timeout / 2).await;
+        }
+        self.stop_http.cancel();
         let ending = async {
             // Either task only fails by a panic, which has been logged.
             let _ = self.server.await;
+            if let Some(clustered) = &self.clustered {
+                clustered.last_answers().await;
+            }
             self.stop_jobs.cancel();
             if !lost {
                 self.api.router.shards().rest().await;
@@ -281,23 +251,6 @@ fn lease_ms(config: &Config) -> u32 {
     u32::try_from(config.cluster.lease.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// SQLite has one writer; Postgres gains by a second lane that gathers while the first commits.
-fn lanes(config: &Config) -> usize {
-    if config.database_url.is_shared() { config.recorder.lanes } else { 1 }
-}
-
-fn http_limits(config: &Config) -> HttpLimits {
-    let window = i64::try_from(config.ingest.accept_window.as_micros()).unwrap_or(i64::MAX);
-    HttpLimits {
-        body_bytes_max: config.server.body_bytes_max,
-        body_read_timeout: config.server.body_read_timeout,
-        request_timeout: config.server.request_timeout,
-        checks_max: config.ingest.batch_checks_max,
-        events_max: config.ingest.batch_events_max,
-        accept_window: Span::from_micros(window),
-    }
-}
-
 fn serve_limits(config: &Config) -> ServeLimits {
     ServeLimits {
         header_read_timeout: config.server.header_read_timeout,
@@ -305,92 +258,6 @@ fn serve_limits(config: &Config) -> ServeLimits {
         connections_max: config.server.connections_max,
         // Half of the whole: the rest is for the last checkpoints.
         drain_timeout: config.server.drain_timeout / 2,
-    }
-}
-
-/// Registers this boot and takes every shard, once no other node is alive.
-async fn take_shards(
-    store: &dyn Store,
-    config: &Config,
-    incarnation: Uuid,
-) -> Result<Vec<ShardState>, StartError> {
-    let wanted = config.cluster.shard_count.get();
-    let count = store.init_shards(wanted).await?;
-    if count != wanted {
-        tracing::warn!(count, wanted, "the shard count was fixed when the database was made");
-    }
-    let lease_ms = lease_ms(config);
-    let node = NodeRow {
-        id: config.node_id.as_str().to_owned(),
-        incarnation,
-        http: config.http.to_string(),
-        cluster: config.cluster_listen.map(|address| address.to_string()).unwrap_or_default(),
-    };
-    store.join(&node, lease_ms).await?;
-    wait_for_others(store, config, incarnation, lease_ms).await?;
-    let all: Vec<_> = (0..count).map(ShardId).collect();
-    let mut states = store.claim(incarnation, &all).await?;
-    states.sort_by_key(|state| state.shard);
-    if states.len() == all.len() {
-        Ok(states)
-    } else {
-        Err(StartError::Shards { got: states.len(), wanted: all.len() })
-    }
-}
-
-/// A node that was killed keeps its lease for a while; one that lives keeps it for ever.
-async fn wait_for_others(
-    store: &dyn Store,
-    config: &Config,
-    incarnation: Uuid,
-    lease_ms: u32,
-) -> Result<(), StartError> {
-    let pause = Duration::from_millis(250);
-    let patience = config.cluster.lease + Duration::from_secs(2);
-    let stopwatch = Clock::stopwatch();
-    loop {
-        let others = store.others_alive(incarnation).await?;
-        let Some(other) = others.first() else { return Ok(()) };
-        if stopwatch.elapsed() > patience {
-            return Err(StartError::OtherNode(other.id.clone()));
-        }
-        tracing::info!(other = %other.id, "waiting for another node's lease to end");
-        tokio::time::sleep(pause).await;
-        store.renew(incarnation, lease_ms).await?;
-    }
-}
-
-/// Keeps this boot alive in the store; also what notices first that the store went or came back.
-struct Lease {
-    store: Arc<dyn Store>,
-    incarnation: Uuid,
-    health: Arc<Health>,
-    lost: CancellationToken,
-}
-
-impl Lease {
-    async fn keep(self, config: Config, stop: CancellationToken) {
-        let lease_ms = lease_ms(&config);
-        let mut ticks = tokio::time::interval(config.cluster.lease_renew);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stop.cancelled() => return,
-            }
-            match self.store.renew(self.incarnation, lease_ms).await {
-                Ok(true) => self.health.set_up(true),
-                Ok(false) => {
-                    tracing::error!("this node was replaced by another");
-                    return self.lost.cancel();
-                }
-                // While the store is away nobody can take the shards: go on, the fence decides later.
-                Err(error) => {
-                    self.health.set_up(!error.is_away());
-                    tracing::debug!(error = %chain(&error), "the lease was not renewed");
-                }
-            }
-        }
     }
 }
 

@@ -1,0 +1,230 @@
+//! A node of a cluster: listens for peers, joins, and lets membership decide what it serves.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use weir_config::Config;
+use weir_core::ownership::Settings;
+use weir_core::units::Span;
+use weir_store::Store;
+use weir_store::rows::NodeRow;
+
+use super::rooms::Rooms;
+use super::{StartError, lease_ms};
+use crate::cluster::transport::{
+    self, PeerTransport, TlsOptions, TransportError, TransportOptions,
+};
+use crate::cluster::{Answering, Membership, Parts, Peers, Table};
+use crate::follow::Follow;
+use crate::metrics::chain;
+
+/// Shards on their way to other nodes at once. More: a move waits for the writes of the others. Fewer: a
+/// node takes longer to join or leave.
+const MOVES_MAX: usize = 8;
+/// How often links are looked at, to doubt what may have changed while one was down.
+const LINK_LOOK: Duration = Duration::from_millis(500);
+/// How long a node that begins waits for the links to its peers. More: one whose network is cut begins
+/// late. Less: it is asked for what it cannot reach yet.
+const LINK_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it looks.
+const LINK_WAIT: Duration = Duration::from_millis(20);
+/// Time for requests of peers that are under way when everything was given away.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
+
+/// What a node needs to become one of a cluster.
+pub(super) struct Joining<'a> {
+    pub(super) config: &'a Config,
+    pub(super) peers_at: SocketAddr,
+    pub(super) http: SocketAddr,
+    pub(super) rooms: &'a Rooms,
+    pub(super) stop: CancellationToken,
+}
+
+/// A node's part in its cluster.
+pub(super) struct Clustered {
+    /// Where peers reach it.
+    pub(super) address: SocketAddr,
+    pub(super) peers: Peers,
+    membership: Membership,
+    store: Arc<dyn Store>,
+    node_id: String,
+    /// Held until the node ends: dropping it closes every link.
+    _transport: Arc<dyn PeerTransport>,
+}
+
+impl Joining<'_> {
+    /// Joins, and waits until every shard has an owner, or for as long as a dead node's may take.
+    pub(super) async fn join(self) -> Result<Clustered, StartError> {
+        let (config, rooms) = (self.config, self.rooms);
+        let incarnation = rooms.ownership.incarnation();
+        let table = Arc::new(Table::new(incarnation, rooms.ownership.len()));
+        let membership: Arc<OnceLock<Membership>> = Arc::default();
+        let answering = Answering {
+            catalog: rooms.follow.catalog.clone(),
+            shards: rooms.follow.shards.clone(),
+            recorder: rooms.recorder.clone(),
+            ownership: rooms.ownership.clone(),
+            table: table.clone(),
+            follow: rooms.follow.clone(),
+            metrics: rooms.metrics.clone(),
+            membership: membership.clone(),
+        };
+        let options = self.transport_options(incarnation)?;
+        let (transport, address) = transport::start(options, Arc::new(answering)).await?;
+        let asked_at = rooms.clock.now();
+        rooms.store.join(&self.row(incarnation, address), lease_ms(config)).await?;
+        let parts = Parts {
+            store: rooms.store.clone(),
+            ownership: rooms.ownership.clone(),
+            shards: rooms.follow.shards.clone(),
+            transport: transport.clone(),
+            table: table.clone(),
+            clock: rooms.clock.clone(),
+            health: rooms.health.clone(),
+            lease_ms: lease_ms(config),
+            settings: settings(config),
+            lost: rooms.lost.clone(),
+        };
+        let running = Membership::start(parts, asked_at, self.stop.clone());
+        // Set once, here.
+        let _ = membership.set(running.clone());
+        tokio::spawn(watch_links(transport.clone(), rooms.follow.clone(), self.stop));
+        let patience = config.cluster.lease * 2 + Duration::from_secs(2);
+        if !running.wait(patience, |progress| progress.settled).await {
+            tracing::warn!("not every shard has an owner yet; requests for those are refused");
+        }
+        let linked = tokio::time::timeout(LINK_PATIENCE, all_linked(&*transport)).await;
+        if linked.is_err() {
+            tracing::warn!("not every peer is linked yet; requests for what they own are refused");
+        }
+        Ok(Clustered {
+            address,
+            peers: Peers::new(table, transport.clone()),
+            membership: running,
+            store: rooms.store.clone(),
+            node_id: config.node_id.as_str().to_owned(),
+            _transport: transport,
+        })
+    }
+
+    fn transport_options(&self, incarnation: Uuid) -> Result<TransportOptions, StartError> {
+        let config = self.config;
+        let cluster = &config.cluster;
+        let read = |path: &std::path::Path| {
+            std::fs::read(path).map_err(|source| StartError::File { path: path.to_owned(), source })
+        };
+        let files = (&cluster.tls_authority, &cluster.tls_certificate, &cluster.tls_key);
+        let tls = match files {
+            (Some(authority), Some(certificate), Some(key)) => Some(TlsOptions {
+                authority_pem: read(authority)?,
+                certificate_pem: read(certificate)?,
+                key_pem: read(key)?,
+            }),
+            _ => None,
+        };
+        // The configuration was checked: a cluster has a secret.
+        let secret = config.cluster_secret.clone().ok_or(StartError::NoSecret)?;
+        Ok(TransportOptions {
+            node_id: config.node_id.as_str().to_owned(),
+            incarnation,
+            listen: self.peers_at,
+            secret,
+            tls,
+            insecure_plaintext: cluster.insecure_plaintext,
+            metrics: self.rooms.metrics.clone(),
+        })
+    }
+
+    fn row(&self, incarnation: Uuid, bound: SocketAddr) -> NodeRow {
+        let advertised = self.config.cluster_advertise.as_ref().map(ToString::to_string);
+        let host =
+            advertised.as_deref().and_then(|text| text.rsplit_once(':')).map(|(host, _)| host);
+        let http = match host {
+            // Every interface is no address: the one that peers dial is also good for HTTP.
+            Some(host) if self.http.ip().is_unspecified() => format!("{host}:{}", self.http.port()),
+            _ => self.http.to_string(),
+        };
+        NodeRow {
+            id: self.config.node_id.as_str().to_owned(),
+            incarnation,
+            http,
+            cluster: advertised.unwrap_or_else(|| bound.to_string()),
+        }
+    }
+}
+
+impl Clustered {
+    /// Gives everything away, if there is anybody to take it; at most for `patience`.
+    pub(super) async fn give_away(&self, patience: Duration) {
+        // Nobody gives this node anything from now on.
+        if let Err(error) = self.store.drain(&self.node_id).await {
+            tracing::warn!(error = %chain(&error), "the others do not know that this node leaves");
+        }
+        self.membership.drain().await;
+        let done =
+            self.membership.wait(patience, |progress| progress.empty || !progress.heirs).await;
+        if !done {
+            tracing::warn!("not every shard was given away in time; the others take the rest");
+        }
+    }
+
+    /// Lets what peers still ask be answered.
+    pub(super) async fn last_answers(&self) {
+        tokio::time::sleep(LAST_ANSWERS).await;
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let span = |duration: Duration| {
+        Span::from_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
+    };
+    let every = config.cluster.lease_renew;
+    Settings {
+        lease: span(config.cluster.lease),
+        renew_every: span(every),
+        look_every: span(every),
+        settle: span(2 * every),
+        moves_max: MOVES_MAX,
+        propose: weir_config::placement::propose,
+    }
+}
+
+/// Waits until whoever should be linked is.
+async fn all_linked(transport: &dyn PeerTransport) {
+    while !transport.links().iter().all(|link| link.connected) {
+        tokio::time::sleep(LINK_WAIT).await;
+    }
+}
+
+/// A link that is there again, or for the first time: changes may have gone unheard of.
+async fn watch_links(transport: Arc<dyn PeerTransport>, follow: Follow, stop: CancellationToken) {
+    let mut linked: Vec<Uuid> = Vec::new();
+    let mut ticks = tokio::time::interval(LINK_LOOK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let now: Vec<Uuid> = transport
+            .links()
+            .into_iter()
+            .filter(|link| link.connected)
+            .map(|link| link.incarnation)
+            .collect();
+        let is_new = now.iter().any(|peer| !linked.contains(peer));
+        linked = now;
+        if is_new {
+            follow.reconnected().await;
+        }
+    }
+}
+
+impl From<TransportError> for StartError {
+    fn from(error: TransportError) -> Self {
+        Self::Transport(error)
+    }
+}

@@ -1,0 +1,95 @@
+//! Where a shard is served now, while it may be moving.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+use weir_core::units::ShardId;
+
+use super::{RouteError, Router};
+use crate::clock::{Clock, Stopwatch};
+use crate::cluster::Peers;
+use crate::ownership::{MOVE_PATIENCE, Service};
+
+/// Pause before a place is looked for again. More: a request that came during a move waits longer than
+/// the move. Less: waiting requests keep the node busy.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long an owner that cannot be reached is tried. More: callers wait for a dead node instead of
+/// applying their fail policy. Less: a link that is made anew fails requests.
+const UNREACHED_PATIENCE: Duration = Duration::from_millis(400);
+
+/// Where.
+pub(super) enum Place<'a> {
+    /// On this node.
+    Here,
+    /// On another.
+    There(&'a Peers, Uuid),
+}
+
+/// The search for whoever serves a shard; bounded in time.
+pub(super) struct Search<'a> {
+    router: &'a Router,
+    shard: ShardId,
+    since: Stopwatch,
+    hint: Option<Uuid>,
+    pause: bool,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn begin(router: &'a Router, shard: ShardId) -> Self {
+        Self { router, shard, since: Clock::stopwatch(), hint: None, pause: false }
+    }
+
+    /// The next place to ask.
+    ///
+    /// # Errors
+    /// [`RouteError::NoOwner`] when nobody serves the shard for too long.
+    pub(super) async fn next(&mut self) -> Result<Place<'a>, RouteError> {
+        let router = self.router;
+        loop {
+            if std::mem::take(&mut self.pause) {
+                tokio::time::sleep(PAUSE).await;
+            }
+            if router.ownership.serves(self.shard) {
+                self.pause = true;
+                return Ok(Place::Here);
+            }
+            let Some(peers) = &router.peers else { return Err(RouteError::NoOwner) };
+            if self.since.elapsed() > MOVE_PATIENCE {
+                return Err(RouteError::NoOwner);
+            }
+            if let Some(boot) = self.hint.take() {
+                return Ok(Place::There(peers, boot));
+            }
+            let owner = peers.owner(self.shard);
+            match owner {
+                Some(boot)
+                    if boot != peers.me()
+                        && router.ownership.service(self.shard) == Service::Absent =>
+                {
+                    return Ok(Place::There(peers, boot));
+                }
+                // On its way here or away.
+                Some(_) => {
+                    router.ownership.awaited(self.shard, || peers.owner(self.shard)).await;
+                    self.pause = true;
+                }
+                None => self.pause = true,
+            }
+        }
+    }
+
+    /// The one that was asked does not serve it; perhaps this one does.
+    pub(super) fn not_there(&mut self, owner: Option<Uuid>) {
+        self.hint = owner;
+        self.pause = owner.is_none();
+    }
+
+    /// The one that was asked could not be reached, or nothing is lost by asking again.
+    ///
+    /// # Errors
+    /// [`RouteError::NoOwner`] when that has gone on for too long.
+    pub(super) fn not_reached(&mut self) -> Result<(), RouteError> {
+        self.pause = true;
+        if self.since.elapsed() > UNREACHED_PATIENCE { Err(RouteError::NoOwner) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,165 @@
+//! Cuts between a node and Postgres, between a node and its peers, and a Postgres that goes away.
+
+use std::time::Duration;
+
+use harness::postgres::{Postgres, Stop};
+use harness::{Cluster, Gate, History, LEASE, Load, Wires, event_of};
+
+use super::{metered, taken_over};
+
+/// The node that is cut off: the last to start, which all others dial.
+const CUT: usize = 2;
+
+async fn wired() -> (Postgres, Cluster) {
+    let server = Postgres::start_own().await.expect("a server can be started");
+    let cluster = Cluster::start_wired(3, &server).await;
+    (server, cluster)
+}
+
+/// A node that was declared dead finds it out once it reaches Postgres again, and ends by itself; then
+/// it is started anew.
+async fn made_whole(cluster: &mut Cluster) {
+    let code = cluster.nodes[CUT].wait().await;
+    assert_eq!(code, Some(1), "{}", cluster.nodes[CUT].log());
+    cluster.take_out(CUT);
+    cluster.restart(CUT).await;
+    cluster.settled().await;
+}
+
+/// Cuts a node off, waits until others have its shards, and mends the wires.
+async fn check_cut(story: &str, cuts: &[fn(&Wires)]) {
+    let (_server, mut cluster) = wired().await;
+    let mut history = History::default();
+    for cut in cuts {
+        let mut load = Load::begin(&cluster, metered(&cluster, 100).await);
+        load.rounds(3).await;
+        load.fault();
+        cut(&cluster.wires[CUT]);
+        taken_over(&cluster, CUT).await;
+        load.rounds(2).await;
+        cluster.wires[CUT].store.mend();
+        cluster.wires[CUT].peers.mend();
+        made_whole(&mut cluster).await;
+        load.rounds(2).await;
+        history.join(load.end().await);
+    }
+    history.audit(story, &cluster).await;
+}
+
+#[tokio::test]
+async fn a_node_without_postgres_is_replaced_and_comes_back() {
+    let reset = |wires: &Wires| wires.store.cut();
+    let silent = |wires: &Wires| wires.store.hold();
+    // What it commits is committed, and it never hears of it.
+    let answers_lost = |wires: &Wires| wires.store.gates(Gate::Open, Gate::Held);
+    check_cut("one node cut from Postgres", &[reset, silent, answers_lost]).await;
+}
+
+#[tokio::test]
+async fn a_node_without_peers_keeps_its_shards() {
+    let (_server, cluster) = wired().await;
+    let mut load = Load::begin(&cluster, metered(&cluster, 100).await);
+    load.rounds(3).await;
+    load.fault();
+    cluster.wires[CUT].peers.cut();
+    tokio::time::sleep(2 * LEASE).await;
+    cluster.settled().await;
+    cluster.wires[CUT].peers.mend();
+    load.rounds(2).await;
+    // One way only: what it is asked arrives, what it answers does not.
+    load.fault();
+    cluster.wires[CUT].peers.gates(Gate::Open, Gate::Held);
+    tokio::time::sleep(2 * LEASE).await;
+    cluster.wires[CUT].peers.mend();
+    load.rounds(2).await;
+    cluster.settled().await;
+    load.end().await.audit("one node cut from its peers", &cluster).await;
+}
+
+#[tokio::test]
+async fn a_node_without_postgres_and_peers_is_replaced_and_comes_back() {
+    // Silent, as a network is that drops everything: no end is told.
+    let silent = |wires: &Wires| {
+        wires.store.hold();
+        wires.peers.hold();
+    };
+    check_cut("one node cut from both", &[silent]).await;
+}
+
+#[tokio::test]
+async fn while_postgres_is_away_nobody_is_declared_dead() {
+    let (server, mut cluster) = wired().await;
+    let metered = metered(&cluster, 100).await;
+    let free = metered.iter().find(|one| one.limit.is_none()).expect("some have no limit");
+    let free = free.subscription.clone();
+    let load = Load::begin(&cluster, metered);
+    load.rounds(3).await;
+    for restarted in [false, true] {
+        if restarted {
+            server.stop(Stop::Immediate).expect("the server can be stopped");
+        } else {
+            server.pause().expect("the server can be frozen");
+        }
+        // Every lease would have run out.
+        let away = tokio::time::sleep(2 * LEASE);
+        let asked = async {
+            for index in 0..3 {
+                let decision = cluster.via(index).check(&free.key).await;
+                assert_eq!(decision["allowed"], true, "{decision}");
+                let id = format!("while-away-{restarted}-{index}");
+                let one = event_of(&free.key, &id);
+                let answer = cluster.via(index).gateway.post("/api/v1/usage/events", &one).await;
+                assert_eq!(answer.status, 503, "{}", answer.text());
+                assert!(!answer.header("retry-after").is_empty(), "{}", answer.text());
+            }
+        };
+        tokio::join!(away, asked);
+        if restarted {
+            server.restart().await.expect("the server starts again");
+        } else {
+            server.resume().expect("the server can go on");
+        }
+        cluster.settled().await;
+        load.rounds(2).await;
+    }
+    for node in &mut cluster.nodes {
+        assert!(node.is_running(), "a node ended: {}", node.log());
+    }
+    let mut history = load.end().await;
+    let unbounded = history.subscriptions.iter().filter(|(one, _)| one.limit.is_none());
+    let failed: u64 = unbounded.map(|(_, fate)| fate.failed + fate.unsecured).sum();
+    // The six events of the story itself: refused, and yet perhaps durable.
+    let (_, fate) = history
+        .subscriptions
+        .iter_mut()
+        .find(|(one, _)| one.subscription.id == free.id)
+        .expect("it is under load");
+    for restarted in [false, true] {
+        fate.unknown.extend((0..3).map(|index| format!("while-away-{restarted}-{index}")));
+    }
+    history.audit("Postgres frozen and restarted", &cluster).await;
+    assert_eq!(failed, 0, "checks go on");
+}
+
+#[tokio::test]
+async fn a_slow_postgres_and_slow_peers_only_take_longer() {
+    let (_server, mut cluster) = wired().await;
+    let load = Load::begin(&cluster, metered(&cluster, 100).await);
+    load.rounds(2).await;
+    let slow = Gate::Late(Duration::from_millis(20));
+    for wires in &cluster.wires {
+        wires.store.gates(slow, Gate::Open);
+        wires.peers.gates(slow, Gate::Open);
+    }
+    load.rounds(3).await;
+    cluster.settled().await;
+    for wires in &cluster.wires {
+        wires.store.mend();
+        wires.peers.mend();
+    }
+    for node in &mut cluster.nodes {
+        assert!(node.is_running(), "a node ended: {}", node.log());
+    }
+    let audit = load.end().await.audit("slow wires", &cluster).await;
+    assert_eq!((audit.failed_checks, audit.unknown), (0, 0), "{audit}");
+}
