@@ -12,7 +12,9 @@ pub mod peers;
 use bincode::config::{Configuration, standard};
 use bincode::{Decode, Encode};
 use uuid::Uuid;
-use weir_core::meter::{CounterState, MeterState, Mode, NamedState, Reason, RecentState, Violated};
+use weir_core::meter::{
+    CounterState, MeterState, Mode, NamedState, Reason, Remembered, Verdict, Violated,
+};
 use weir_core::quota::{Hold, OtherPeriod};
 use weir_core::rate::RateParts;
 use weir_core::units::{Micros, ReservationId, Seq, Span, Units};
@@ -139,7 +141,7 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<MeterState, CodecError> {
         decode("snapshot", second, bytes)?
     };
     let damaged = || CodecError::Damaged { what: "snapshot", source: None };
-    let recent: Option<Vec<RecentState>> = recent.iter().map(recent_from_wire).collect();
+    let recent: Option<Vec<Remembered>> = recent.iter().map(recent_from_wire).collect();
     Ok(MeterState {
         plan_version: wire.plan_version,
         last_seq: Seq(wire.last_seq),
@@ -159,25 +161,24 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<MeterState, CodecError> {
     })
 }
 
-fn recent_to_wire(state: &RecentState) -> RecentV2 {
+fn recent_to_wire(entry: &Remembered) -> RecentV2 {
+    let verdict = &entry.verdict;
     RecentV2 {
-        id: state.id,
-        until: state.until.get(),
-        allowed: state.allowed,
-        reason: state.reason.number(),
-        mode: state.mode.number(),
-        overage: state.overage,
-        violated: (state.violated.quotas, state.violated.rates),
-        retry_after: state.retry_after.get(),
-        reservation: state.reservation.map(|id| id.uuid().as_u128()),
+        id: entry.id,
+        until: entry.until.get(),
+        allowed: verdict.allowed,
+        reason: verdict.reason.number(),
+        mode: verdict.mode.number(),
+        overage: verdict.overage,
+        violated: (verdict.violated.quotas, verdict.violated.rates),
+        retry_after: verdict.retry_after.get(),
+        reservation: verdict.reservation.map(|id| id.uuid().as_u128()),
     }
 }
 
-fn recent_from_wire(wire: &RecentV2) -> Option<RecentState> {
+fn recent_from_wire(wire: &RecentV2) -> Option<Remembered> {
     let (quotas, rates) = wire.violated;
-    Some(RecentState {
-        id: wire.id,
-        until: Micros::from_micros(wire.until),
+    let verdict = Verdict {
         allowed: wire.allowed,
         reason: Reason::from_number(wire.reason)?,
         mode: Mode::from_number(wire.mode)?,
@@ -185,7 +186,8 @@ fn recent_from_wire(wire: &RecentV2) -> Option<RecentState> {
         violated: Violated { quotas, rates },
         retry_after: Span::from_micros(wire.retry_after),
         reservation: wire.reservation.map(|id| ReservationId::from_uuid(Uuid::from_u128(id))),
-    })
+    };
+    Some(Remembered { id: wire.id, until: Micros::from_micros(wire.until), verdict })
 }
 
 fn counter_to_wire(state: &CounterState) -> CounterV1 {
@@ -370,9 +372,7 @@ mod tests {
     }
 
     fn state_with_recent() -> MeterState {
-        let recent = RecentState {
-            id: 5,
-            until: Micros::from_seconds(40),
+        let verdict = Verdict {
             allowed: false,
             reason: Reason::QuotaExceeded,
             mode: Mode::Enforced,
@@ -381,6 +381,7 @@ mod tests {
             retry_after: Span::from_seconds(3),
             reservation: Some(ReservationId::from_uuid(Uuid::from_u128(8))),
         };
+        let recent = Remembered { id: 5, until: Micros::from_seconds(40), verdict };
         MeterState { recent: vec![recent], ..state() }
     }
 

@@ -47,17 +47,7 @@ pub struct Follow {
     /// Residents.
     pub shards: Shards,
     /// Where the change is.
-    pub store: StoreDoor,
-}
-
-/// The store, with a name for logs.
-#[derive(Clone)]
-pub struct StoreDoor(pub Arc<dyn Store>);
-
-impl std::fmt::Debug for StoreDoor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0.engine())
-    }
+    pub store: Arc<dyn Store>,
 }
 
 impl Follow {
@@ -131,7 +121,7 @@ impl Follow {
         // Their ledgers are not wanted: no row lies after the last position.
         let wanted: Vec<_> =
             running.keys().map(|&id| (id, catalog.shard_of(id), Seq(u64::MAX))).collect();
-        let loaded = self.store.0.load(&wanted).await?;
+        let loaded = self.store.load(&wanted).await?;
         let running = &running;
         let told: Vec<Result<(), Error>> = stream::iter(loaded)
             .map(|loaded| async move { self.tell(&loaded, running).await })

@@ -63,8 +63,6 @@ impl Joining<'_> {
         let table = Arc::new(Table::new(incarnation, rooms.ownership.len()));
         let membership: Arc<OnceLock<Membership>> = Arc::default();
         let answering = Answering {
-            catalog: rooms.follow.catalog.clone(),
-            shards: rooms.follow.shards.clone(),
             recorder: rooms.recorder.clone(),
             ownership: rooms.ownership.clone(),
             table: table.clone(),

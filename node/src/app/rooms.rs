@@ -18,7 +18,7 @@ use crate::analytics::Analytics;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::cluster::Peers;
-use crate::follow::{Follow, StoreDoor};
+use crate::follow::Follow;
 use crate::http::{Api, HttpLimits};
 use crate::metrics::Metrics;
 use crate::ownership::Ownership;
@@ -109,7 +109,7 @@ impl Rooms {
             lost.clone(),
         );
         let recorder = Arc::new(recorder);
-        let follow = Follow { catalog, shards, store: StoreDoor(store.clone()) };
+        let follow = Follow { catalog, shards, store: store.clone() };
         Ok(Self {
             store,
             clock,

@@ -118,7 +118,7 @@ impl Catalog {
             return Ok(issue);
         }
         let stored = i32::try_from(version).map_err(|_| PlanLookupError::NotFound)?;
-        let store: &dyn Store = &*self.store.0;
+        let store: &dyn Store = &*self.store;
         let row = store.find_plan(id, Some(stored)).await.map_err(PlanLookupError::Store)?;
         let row = row.ok_or(PlanLookupError::NotFound)?;
         let issue = Issue { at_period_end: row.at_period_end, created_at: row.created_at };

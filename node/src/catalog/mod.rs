@@ -101,7 +101,7 @@ impl Generation {
 /// The caches.
 #[derive(Debug)]
 pub struct Catalog {
-    store: StoreHandle,
+    store: Arc<dyn Store>,
     clock: Arc<Clock>,
     shard_count: NonZeroU16,
     generation: Generation,
@@ -114,15 +114,6 @@ pub struct Catalog {
     tokens: Remembered<SecretHash, Arc<Principal>>,
     unknown_tokens: Remembered<SecretHash, ()>,
     bootstrap: Option<SecretHash>,
-}
-
-#[derive(Clone)]
-struct StoreHandle(Arc<dyn Store>);
-
-impl std::fmt::Debug for StoreHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0.engine())
-    }
 }
 
 /// Why a plan could not be had.
@@ -152,7 +143,7 @@ impl Catalog {
         let unknown = limits::NEGATIVE_KEY_CACHE_ENTRIES_MAX;
         let known = limits::KEY_CACHE_ENTRIES_MAX;
         Self {
-            store: StoreHandle(store),
+            store,
             clock,
             shard_count,
             generation: Generation::default(),
@@ -183,7 +174,7 @@ impl Catalog {
             return Ok(KeyLookup::Unknown);
         }
         let generation = self.generation.read();
-        let found = match self.store.0.find_key(&hash).await {
+        let found = match self.store.find_key(&hash).await {
             Ok(found) => found,
             // What is known stays known while the store is away.
             Err(error) => return self.keys.get_old(&hash).ok_or(error),
@@ -209,7 +200,7 @@ impl Catalog {
             return Ok(Some(known));
         }
         let generation = self.generation.read();
-        let row = match self.store.0.find_subscription(id, &Reach::default()).await {
+        let row = match self.store.find_subscription(id, &Reach::default()).await {
             Ok(Some(row)) => row,
             Ok(None) => return Ok(None),
             Err(error) => return self.subscriptions.get_old(&id).map(Some).ok_or(error),
@@ -263,7 +254,7 @@ impl Catalog {
         id: PlanId,
         version: Option<i32>,
     ) -> Result<Arc<Plan>, PlanLookupError> {
-        let row = self.store.0.find_plan(id, version).await.map_err(PlanLookupError::Store)?;
+        let row = self.store.find_plan(id, version).await.map_err(PlanLookupError::Store)?;
         let row = row.ok_or(PlanLookupError::NotFound)?;
         let version = u32::try_from(row.version).map_err(|_| PlanLookupError::NotFound)?;
         let plan = plan_document::parse(row.config.as_bytes(), id, version)
@@ -296,7 +287,7 @@ impl Catalog {
             return Err(TokenError::Unknown);
         }
         let generation = self.generation.read();
-        let row = match self.store.0.find_token(hash).await {
+        let row = match self.store.find_token(hash).await {
             Ok(row) => row,
             Err(error) => return self.tokens.get_old(hash).ok_or(TokenError::Store(error)),
         };

@@ -13,28 +13,22 @@ use weir_store::rows::LedgerRow;
 use super::membership::Membership;
 use super::table::Table;
 use super::transport::PeerHandler;
-use crate::catalog::Catalog;
 use crate::codec::peers::{Ask, Reply, Standing, Tell, decode_ask, decode_tell, encode_reply};
 use crate::follow::Follow;
 use crate::metrics::{Metrics, chain};
 use crate::outcome::{RecordError, Undecided};
 use crate::ownership::Ownership;
 use crate::recorder::Recorder;
-use crate::shard::Shards;
 
 /// Answers peers.
 pub struct Answering {
-    /// Terms, and which shard is whose.
-    pub catalog: Arc<Catalog>,
-    /// Decisions.
-    pub shards: Shards,
     /// The ledger's writers.
     pub recorder: Arc<Recorder>,
     /// What is served.
     pub ownership: Arc<Ownership>,
     /// Who serves the rest.
     pub table: Arc<Table>,
-    /// Changes.
+    /// Changes, and the catalogue and actors that follow them.
     pub follow: Follow,
     /// Figures.
     pub metrics: Arc<Metrics>,
@@ -73,11 +67,11 @@ impl Answering {
     async fn answer(&self, ask: Ask) -> Reply {
         match ask {
             Ask::Check { subscription, check } => {
-                let shard = self.catalog.shard_of(subscription);
+                let shard = self.follow.catalog.shard_of(subscription);
                 if !self.ownership.awaited(shard, || self.table.owner(shard)).await {
                     return self.not_here(shard);
                 }
-                match self.shards.check(subscription, shard, &check).await {
+                match self.follow.shards.check(subscription, shard, &check).await {
                     Ok(decision) => {
                         self.metrics.decided(&decision);
                         Reply::Decided(Standing::of(&decision))
@@ -87,11 +81,11 @@ impl Answering {
                 }
             }
             Ask::Usage { subscription } => {
-                let shard = self.catalog.shard_of(subscription);
+                let shard = self.follow.catalog.shard_of(subscription);
                 if !self.ownership.awaited(shard, || self.table.owner(shard)).await {
                     return self.not_here(shard);
                 }
-                match self.shards.usage(subscription, shard).await {
+                match self.follow.shards.usage(subscription, shard).await {
                     Ok(view) => Reply::Used { standing: Standing::of(&view.decision), at: view.at },
                     Err(Undecided::NotHere) => self.not_here(shard),
                     Err(reason) => Reply::Undecided(reason),

@@ -136,7 +136,6 @@ impl Shell {
     async fn run(mut self, mut events: mpsc::Receiver<Event>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut seen_once = false;
         loop {
             let event = tokio::select! {
                 () = stop.cancelled() => return,
@@ -147,19 +146,18 @@ impl Shell {
             let input = match event {
                 Event::Machine(input) => input,
                 Event::Seen(rows, view) => {
-                    seen_once = true;
                     self.meet(&rows);
                     Input::Looked(Some(view))
                 }
             };
             let effects = self.machine.step(self.parts.clock.now(), input);
-            self.publish(seen_once);
+            self.publish();
             self.perform(effects);
         }
     }
 
     /// What everybody may know after a step.
-    fn publish(&self, seen_once: bool) {
+    fn publish(&self) {
         let parts = &self.parts;
         parts.table.set_owners(parts.ownership.shards().map(|shard| self.machine.owner(shard)));
         parts.ownership.trust(self.machine.trusted_until());
@@ -168,7 +166,7 @@ impl Shell {
             owner => owner.is_some(),
         };
         let progress = Progress {
-            settled: seen_once && parts.ownership.shards().all(served),
+            settled: parts.ownership.shards().all(served),
             empty: self.machine.is_empty(),
             heirs: self.machine.has_heirs(),
         };
@@ -224,7 +222,7 @@ impl Shell {
             }
         }
         // What was served anew is part of the progress.
-        self.publish(true);
+        self.publish();
     }
 
     fn spawn(&self, work: impl Future<Output = Event> + Send + 'static) {
@@ -270,8 +268,7 @@ impl Parts {
     }
 
     async fn try_look(&self) -> Result<(Vec<MemberRow>, View), Error> {
-        // Members first: an owner that joined in between is known at the next look, and until then
-        // what it owns is as good as gone to nobody, because its lease is not known to have ended.
+        // Shards first: whoever owns one has a row by then, so no living owner looks like one that is gone.
         let states = self.store.shards().await?;
         let rows = self.store.members().await?;
         let members = rows.iter().map(|row| Member {

@@ -150,7 +150,7 @@ fn asked<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<Asked<'a>, Problem>
     let mut key = header(headers, &KEY_HEADER)?.map(Cow::Borrowed);
     let mut request_id = header(headers, &IDEMPOTENCY_HEADER)?.map(Cow::Borrowed);
     let mut check = Check::default();
-    let mut given = [false; 3];
+    let mut hold = None;
     let query = uri.query().unwrap_or_default();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
@@ -158,13 +158,16 @@ fn asked<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<Asked<'a>, Problem>
             // The header is preferred.
             "subscriptionKey" => {}
             "cost" if check.cost.is_none() => check.cost = Some(units(&name, &value)?),
-            "cost" => return Err(parameter("cost", "is given twice")),
-            "method" | "path" | "reserve" if std::mem::replace(seen(&mut given, &name), true) => {
+            "method" if check.method.is_none() => {
+                check.method = Some(text(&name, &value, limits::METHOD_BYTES_MAX)?);
+            }
+            "path" if check.path.is_none() => {
+                check.path = Some(text(&name, &value, limits::PATH_BYTES_MAX)?);
+            }
+            "reserve" if hold.is_none() => hold = Some(reserve(&value)?),
+            "cost" | "method" | "path" | "reserve" => {
                 return Err(parameter(&name, "is given twice"));
             }
-            "method" => check.method = Some(text(&name, &value, limits::METHOD_BYTES_MAX)?),
-            "path" => check.path = Some(text(&name, &value, limits::PATH_BYTES_MAX)?),
-            "reserve" => check.reserve = reserve(&value)?,
             "requestId" => request_id = request_id.or(Some(value)),
             other => match other.strip_prefix("cost.") {
                 Some(meter) => push_cost(&mut check, meter, units(&name, &value)?)?,
@@ -172,6 +175,7 @@ fn asked<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<Asked<'a>, Problem>
             },
         }
     }
+    check.reserve = hold.flatten();
     let key = key.filter(|key| !key.is_empty() && key.len() <= limits::KEY_BYTES_MAX);
     let key = key.ok_or_else(|| {
         let detail = "send the key as X-Subscription-Key, 1 to 512 bytes";
@@ -179,16 +183,6 @@ fn asked<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<Asked<'a>, Problem>
     })?;
     check.request_id = request_id.map(|id| fingerprint(&id, &check)).transpose()?;
     Ok(Asked { key, check })
-}
-
-/// Whether one of these was given before.
-fn seen<'a>(given: &'a mut [bool; 3], name: &str) -> &'a mut bool {
-    let [method, path, reserve] = given;
-    match name {
-        "method" => method,
-        "path" => path,
-        _ => reserve,
-    }
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
@@ -345,8 +339,8 @@ async fn decide_in_order(
             Err(problem) => results.push(Some(Err(problem))),
         }
     }
-    let deciding = by_key.iter_mut().map(|(key, checks)| async move {
-        let mut checks = std::mem::take(checks).into_iter();
+    let deciding = by_key.into_iter().map(|(key, checks)| async move {
+        let (key, mut checks) = (&*key, checks.into_iter());
         let mut decided = Vec::with_capacity(checks.len());
         // The first brings the subscription into memory: whoever waits for that is woken in any order.
         if let Some((place, check)) = checks.next() {

@@ -32,11 +32,14 @@ pub(super) struct Search<'a> {
     since: Stopwatch,
     hint: Option<Uuid>,
     pause: bool,
+    /// Since when nobody who was asked could be reached.
+    unreached: Option<Stopwatch>,
 }
 
 impl<'a> Search<'a> {
     pub(super) fn begin(router: &'a Router, shard: ShardId) -> Self {
-        Self { router, shard, since: Clock::stopwatch(), hint: None, pause: false }
+        let since = Clock::stopwatch();
+        Self { router, shard, since, hint: None, pause: false, unreached: None }
     }
 
     /// The next place to ask.
@@ -54,11 +57,13 @@ impl<'a> Search<'a> {
                 return Ok(Place::Here);
             }
             let Some(peers) = &router.peers else { return Err(RouteError::NoOwner) };
-            if self.since.elapsed() > MOVE_PATIENCE {
-                return Err(RouteError::NoOwner);
-            }
-            if let Some(boot) = self.hint.take() {
+            let elapsed = self.since.elapsed();
+            // Whoever waited for the end of a move is sent there even when it took long.
+            if let Some(boot) = self.hint.take().filter(|_| elapsed <= 2 * MOVE_PATIENCE) {
                 return Ok(Place::There(peers, boot));
+            }
+            if elapsed > MOVE_PATIENCE {
+                return Err(RouteError::NoOwner);
             }
             let owner = peers.owner(self.shard);
             match owner {
@@ -82,6 +87,7 @@ impl<'a> Search<'a> {
     pub(super) fn not_there(&mut self, owner: Option<Uuid>) {
         self.hint = owner;
         self.pause = owner.is_none();
+        self.unreached = None;
     }
 
     /// The one that was asked could not be reached, or nothing is lost by asking again.
@@ -90,6 +96,7 @@ impl<'a> Search<'a> {
     /// [`RouteError::NoOwner`] when that has gone on for too long.
     pub(super) fn not_reached(&mut self) -> Result<(), RouteError> {
         self.pause = true;
-        if self.since.elapsed() > UNREACHED_PATIENCE { Err(RouteError::NoOwner) } else { Ok(()) }
+        let since = self.unreached.get_or_insert_with(Clock::stopwatch);
+        if since.elapsed() > UNREACHED_PATIENCE { Err(RouteError::NoOwner) } else { Ok(()) }
     }
 }

@@ -187,6 +187,12 @@ pub struct CursorMove {
 /// Merges the opaque details of two rollups of the same key.
 pub type MergeDetail<'a> = &'a (dyn Fn(&[u8], &[u8]) -> Vec<u8> + Send + Sync);
 
+impl std::fmt::Debug for dyn Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.engine())
+    }
+}
+
 /// The store. See the module for what every call promises.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {

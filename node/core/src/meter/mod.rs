@@ -32,7 +32,7 @@ use smallvec::SmallVec;
 
 pub use decision::{Check, Decision, Mode, PlanOf, QuotaView, RateView, Reason, Violated};
 pub use named::NAMED_MAX;
-pub use recent::{RECENT_MAX, REPEAT_WINDOW, RecentState};
+pub use recent::{RECENT_MAX, REPEAT_WINDOW, Remembered, Verdict};
 pub use state::{Checkpoint, CounterState, MeterState, NamedState};
 
 use crate::calendar::Period;

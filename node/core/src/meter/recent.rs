@@ -19,48 +19,26 @@ pub const RECENT_MAX: usize = 16_384;
 
 /// A remembered verdict; the fields are those of a [`super::Decision`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) allowed: bool,
-    pub(super) reason: Reason,
-    pub(super) mode: Mode,
-    pub(super) overage: bool,
-    pub(super) violated: Violated,
-    pub(super) retry_after: Span,
-    pub(super) reservation: Option<ReservationId>,
+#[allow(missing_docs, reason = "documented there")]
+pub struct Verdict {
+    pub allowed: bool,
+    pub reason: Reason,
+    pub mode: Mode,
+    pub overage: bool,
+    pub violated: Violated,
+    pub retry_after: Span,
+    pub reservation: Option<ReservationId>,
 }
 
 /// A decision that a repeat gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Remembered {
-    /// Id of the request.
-    id: u128,
-    /// Until when.
-    until: Micros,
-    /// What it was told.
-    verdict: Verdict,
-}
-
-/// A decision that a repeat gets, as it is persisted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecentState {
+pub struct Remembered {
     /// Id of the request.
     pub id: u128,
-    /// Until when a repeat is recognised.
+    /// Until when.
     pub until: Micros,
-    /// Whether it passed.
-    pub allowed: bool,
-    /// Why.
-    pub reason: Reason,
-    /// How firmly.
-    pub mode: Mode,
-    /// Whether it was charged beyond the limit.
-    pub overage: bool,
-    /// What refused.
-    pub violated: Violated,
-    /// How long to wait.
-    pub retry_after: Span,
-    /// The name of its hold.
-    pub reservation: Option<ReservationId>,
+    /// What it was told.
+    pub verdict: Verdict,
 }
 
 const _: () = assert!(size_of::<Remembered>() <= 96, "RECENT_MAX of them are 1.5 MiB");
@@ -114,16 +92,16 @@ impl Recent {
     }
 
     /// What a successor should remember, oldest first.
-    pub(super) fn states(&self) -> Vec<RecentState> {
+    pub(super) fn remembered(&self) -> Vec<Remembered> {
         let places = self.forgotten..;
         let entries = places.zip(&self.ring);
         let known = entries.filter(|(place, entry)| self.places.get(&entry.id) == Some(place));
-        known.map(|(_, entry)| entry.state()).collect()
+        known.map(|(_, entry)| *entry).collect()
     }
 
-    pub(super) fn resume(&mut self, now: Micros, states: &[RecentState]) {
-        for state in states.iter().filter(|state| now < state.until) {
-            self.push(Remembered::from(*state));
+    pub(super) fn resume(&mut self, now: Micros, remembered: &[Remembered]) {
+        for entry in remembered.iter().filter(|entry| now < entry.until) {
+            self.push(*entry);
         }
     }
 
@@ -138,34 +116,5 @@ impl Recent {
             // A burst of ids must not cost memory for ever.
             self.ring = VecDeque::new();
         }
-    }
-}
-
-impl Remembered {
-    const fn state(&self) -> RecentState {
-        let Verdict { allowed, reason, mode, overage, violated, retry_after, reservation } =
-            self.verdict;
-        let (id, until) = (self.id, self.until);
-        RecentState {
-            id,
-            until,
-            allowed,
-            reason,
-            mode,
-            overage,
-            violated,
-            retry_after,
-            reservation,
-        }
-    }
-}
-
-impl From<RecentState> for Remembered {
-    fn from(state: RecentState) -> Self {
-        let RecentState { id, until, allowed, reason, mode, overage, .. } = state;
-        let RecentState { violated, retry_after, reservation, .. } = state;
-        let verdict =
-            Verdict { allowed, reason, mode, overage, violated, retry_after, reservation };
-        Self { id, until, verdict }
     }
 }

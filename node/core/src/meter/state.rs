@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use super::recent::RecentState;
+use super::recent::Remembered;
 use super::{Entry, Meter, Notice, Past};
 use crate::quota::{BlockSize, Hold, OtherPeriod};
 use crate::rate::RateParts;
@@ -79,7 +79,7 @@ pub struct MeterState {
     pub named: Vec<NamedState>,
     /// Decisions that a repeat gets; only in a clean checkpoint. After any other end the last ones
     /// would be missing all the same, and these are the ones that are repeated.
-    pub recent: Vec<RecentState>,
+    pub recent: Vec<Remembered>,
 }
 
 /// What goes into one checkpoint transaction.
@@ -113,7 +113,7 @@ impl Meter {
             counters,
             rates: rates.map(|(limit, state)| (limit.name.to_string(), state.to_parts())).collect(),
             named: self.named.states(&self.terms),
-            recent: if clean { self.recent.states() } else { Vec::new() },
+            recent: if clean { self.recent.remembered() } else { Vec::new() },
         };
         Checkpoint {
             state,
