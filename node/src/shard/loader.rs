@@ -74,7 +74,7 @@ pub(super) struct Start {
 }
 
 impl Loader {
-    pub(super) fn start(store: Arc<dyn Store>, deps: &Deps) -> Self {
+    pub(super) fn start(store: Arc<dyn Store>, deps: &Arc<Deps>) -> Self {
         let (requests, inbox) = mpsc::channel(QUEUE_MAX);
         tokio::spawn(gather(store, deps.clone(), inbox));
         Self { requests }
@@ -102,7 +102,7 @@ impl Loader {
     }
 }
 
-async fn gather(store: Arc<dyn Store>, deps: Deps, mut inbox: mpsc::Receiver<Request>) {
+async fn gather(store: Arc<dyn Store>, deps: Arc<Deps>, mut inbox: mpsc::Receiver<Request>) {
     let slots = Arc::new(Semaphore::new(WORKERS));
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while inbox.recv_many(&mut batch, BATCH_MAX).await > 0 {

@@ -33,8 +33,7 @@ use crate::metrics::Metrics;
 use crate::ownership::Ownership;
 use crate::recorder::{Checkpointer, Health};
 
-/// What every actor works with.
-#[derive(Clone)]
+/// What every actor works with: one for all of them.
 pub struct Deps {
     /// Time.
     pub clock: Arc<Clock>,

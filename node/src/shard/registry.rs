@@ -68,7 +68,7 @@ pub(super) type Residents = Arc<DashMap<SubscriptionId, Arc<SubscriptionHandle>>
 pub struct Shards {
     residents: Residents,
     supervisors: Arc<Vec<ActorRef<ShardMessage>>>,
-    deps: Deps,
+    deps: Arc<Deps>,
 }
 
 impl std::fmt::Debug for Shards {
@@ -81,6 +81,7 @@ impl Shards {
     /// Starts a supervisor for every shard, and the sweeper.
     pub async fn start(store: Arc<dyn Store>, deps: Deps) -> Result<Self, ractor::SpawnErr> {
         let residents: Residents = Arc::default();
+        let deps = Arc::new(deps);
         let loader = Loader::start(store, &deps);
         let mut supervisors = Vec::with_capacity(deps.ownership.len());
         for shard in deps.ownership.shards() {

@@ -10,6 +10,7 @@
 //! message. If a step panics the lock stays poisoned, the actor ends, its supervisor forgets it and the
 //! next request loads it from its last checkpoint and the ledger rows after it.
 
+use std::future::ready;
 use std::sync::{Arc, MutexGuard, OnceLock};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -39,7 +40,7 @@ pub(super) struct SubscriptionActor;
 pub(super) struct Arguments {
     pub(super) subscription: SubscriptionId,
     pub(super) shard: ShardId,
-    pub(super) deps: Deps,
+    pub(super) deps: Arc<Deps>,
     pub(super) loader: Loader,
     /// Where the handle is put once there is one.
     pub(super) slot: Arc<OnceLock<Arc<SubscriptionHandle>>>,
@@ -50,7 +51,7 @@ pub(super) struct Arguments {
 /// What the actor owns: the door. It is shut however the actor ends.
 pub(super) struct Home {
     door: Arc<SubscriptionHandle>,
-    deps: Deps,
+    deps: Arc<Deps>,
     residents: Residents,
 }
 
@@ -80,6 +81,59 @@ impl Home {
         let id = self.door.subscription();
         self.residents.remove_if(&id, |_, handle| handle.actor_id() == own);
         self.deps.metrics.passivated();
+    }
+
+    fn receive(
+        &self,
+        myself: &ActorRef<Message>,
+        message: Message,
+    ) -> Result<(), ActorProcessingErr> {
+        let now = self.deps.clock.now();
+        match message {
+            Message::Record(entries, reply, permit) => {
+                for entries in entries.chunks(RECORD_AT_ONCE) {
+                    self.state()?.record(now, entries);
+                }
+                drop(permit);
+                // Whoever waited may have gone; the rows are counted all the same.
+                let _ = reply.send(());
+            }
+            Message::Usage(reply, permit) => {
+                let view = self.state()?.usage(now);
+                drop(permit);
+                let _ = reply.send(view);
+            }
+            Message::Terms(reply, permit) => {
+                let terms = self.state()?.terms(now);
+                drop(permit);
+                let _ = reply.send(terms);
+            }
+            Message::Define(definition, reply, permit) => {
+                self.state()?.define(now, *definition);
+                drop(permit);
+                let _ = reply.send(());
+            }
+            Message::Take(reply) => {
+                let taken = self.state()?.take(now);
+                let _ = reply.send(taken);
+            }
+            Message::Confirm => {
+                let mut state = self.state()?;
+                state.confirm(now);
+                let rests = state.rest(&self.door);
+                state.set_alarm(myself);
+                drop(state);
+                if rests {
+                    self.leave();
+                    myself.stop(None);
+                }
+            }
+            Message::Discard => return Err(Discarded.into()),
+            Message::Overdue => self.state()?.overdue(now, myself),
+            Message::Retire => self.state()?.retire(Wants::Checkpoint),
+            Message::RetireNow => self.state()?.retire(Wants::CheckpointNow),
+        }
+        Ok(())
     }
 }
 
@@ -111,57 +165,14 @@ impl Actor for SubscriptionActor {
         Ok(home)
     }
 
-    async fn handle(
+    // Nothing here waits, and a future that is ready is a quarter of a kilobyte less in every actor's
+    // task than one that holds the message.
+    fn handle(
         &self,
         myself: ActorRef<Message>,
         message: Message,
         home: &mut Home,
-    ) -> Result<(), ActorProcessingErr> {
-        let now = home.deps.clock.now();
-        match message {
-            Message::Record(entries, reply, permit) => {
-                for entries in entries.chunks(RECORD_AT_ONCE) {
-                    home.state()?.record(now, entries);
-                }
-                drop(permit);
-                // Whoever waited may have gone; the rows are counted all the same.
-                let _ = reply.send(());
-            }
-            Message::Usage(reply, permit) => {
-                let view = home.state()?.usage(now);
-                drop(permit);
-                let _ = reply.send(view);
-            }
-            Message::Terms(reply, permit) => {
-                let terms = home.state()?.terms(now);
-                drop(permit);
-                let _ = reply.send(terms);
-            }
-            Message::Define(definition, reply, permit) => {
-                home.state()?.define(now, *definition);
-                drop(permit);
-                let _ = reply.send(());
-            }
-            Message::Take(reply) => {
-                let taken = home.state()?.take(now);
-                let _ = reply.send(taken);
-            }
-            Message::Confirm => {
-                let mut state = home.state()?;
-                state.confirm(now);
-                let rests = state.rest(&home.door);
-                state.set_alarm(&myself);
-                drop(state);
-                if rests {
-                    home.leave();
-                    myself.stop(None);
-                }
-            }
-            Message::Discard => return Err(Discarded.into()),
-            Message::Overdue => home.state()?.overdue(now, &myself),
-            Message::Retire => home.state()?.retire(Wants::Checkpoint),
-            Message::RetireNow => home.state()?.retire(Wants::CheckpointNow),
-        }
-        Ok(())
+    ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
+        ready(home.receive(&myself, message))
     }
 }

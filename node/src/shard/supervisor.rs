@@ -40,7 +40,7 @@ pub(super) struct Supervisor;
 
 pub(super) struct SupervisorArguments {
     pub(super) shard: ShardId,
-    pub(super) deps: Deps,
+    pub(super) deps: Arc<Deps>,
     pub(super) loader: Loader,
     pub(super) residents: Residents,
 }

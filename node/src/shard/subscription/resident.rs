@@ -66,7 +66,7 @@ pub(super) struct Queued {
 
 /// State of a resident subscription.
 pub(in crate::shard) struct Resident {
-    pub(super) deps: Deps,
+    pub(super) deps: Arc<Deps>,
     pub(super) meter: Meter,
     pub(super) definition: Definition,
     /// Its own door, for the checkpointer's queues.
@@ -85,7 +85,7 @@ pub(in crate::shard) struct Resident {
 
 impl Resident {
     pub(super) fn new(
-        deps: Deps,
+        deps: Arc<Deps>,
         shard: ShardId,
         start: Start,
         door: Weak<SubscriptionHandle>,
@@ -232,6 +232,14 @@ impl Resident {
                 Step::Wait => return self.waiters.push_front(waiter),
             }
         }
+        self.clear_room();
+    }
+
+    /// Nearly every subscription waits for its first escrow once, and most of them never again.
+    fn clear_room(&mut self) {
+        if self.waiters.is_empty() {
+            self.waiters = VecDeque::new();
+        }
     }
 
     /// The actor is gone: whoever waits asks a new one.
@@ -260,6 +268,7 @@ impl Resident {
                 let _ = reply.send(self.decide_without_store(now, &check));
             }
         }
+        self.clear_room();
         while let Some(overdue) = self.parked.iter().find(|parked| parked.until <= now) {
             let Some(id) = overdue.decision.reservation else { break };
             self.forget(now, id);
