@@ -35,6 +35,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Vec<Row>> {
             incarnation,
             http: String::new(),
             cluster: String::new(),
+            seal: String::new(),
         };
         store.join(&node, 600_000).await?;
         let all: Vec<ShardId> = (0..shards).map(ShardId).collect();

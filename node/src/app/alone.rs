@@ -29,6 +29,7 @@ pub(super) async fn take_shards(
         incarnation,
         http: config.http.to_string(),
         cluster: config.cluster_listen.map(|address| address.to_string()).unwrap_or_default(),
+        seal: String::new(),
     };
     store.join(&node, lease_ms).await?;
     wait_for_others(store, config, incarnation, lease_ms).await?;

@@ -10,7 +10,7 @@ use weir_config::Config;
 use weir_core::ownership::Settings;
 use weir_core::units::Span;
 use weir_store::Store;
-use weir_store::rows::NodeRow;
+use weir_store::rows::{NodeRow, SEAL};
 
 use super::rooms::Rooms;
 use super::{StartError, lease_ms};
@@ -71,9 +71,14 @@ impl Joining<'_> {
             membership: membership.clone(),
         };
         let options = self.transport_options(incarnation)?;
+        let seal = transport::seal(&options.secret);
         let (transport, address) = transport::start(options, Arc::new(answering)).await?;
         let asked_at = rooms.clock.now();
-        rooms.store.join(&self.row(incarnation, address), lease_ms(config)).await?;
+        rooms
+            .store
+            .join(&self.row(incarnation, address, seal), lease_ms(config))
+            .await
+            .map_err(refused)?;
         let parts = Parts {
             store: rooms.store.clone(),
             ownership: rooms.ownership.clone(),
@@ -136,7 +141,7 @@ impl Joining<'_> {
         })
     }
 
-    fn row(&self, incarnation: Uuid, bound: SocketAddr) -> NodeRow {
+    fn row(&self, incarnation: Uuid, bound: SocketAddr, seal: String) -> NodeRow {
         let advertised = self.config.cluster_advertise.as_ref().map(ToString::to_string);
         let host =
             advertised.as_deref().and_then(|text| text.rsplit_once(':')).map(|(host, _)| host);
@@ -150,6 +155,7 @@ impl Joining<'_> {
             incarnation,
             http,
             cluster: advertised.unwrap_or_else(|| bound.to_string()),
+            seal,
         }
     }
 }
@@ -218,6 +224,13 @@ async fn watch_links(transport: Arc<dyn PeerTransport>, follow: Follow, stop: Ca
         if is_new {
             follow.reconnected().await;
         }
+    }
+}
+
+fn refused(error: weir_store::Error) -> StartError {
+    match error {
+        weir_store::Error::Conflict { with: SEAL, .. } => StartError::AnotherSecret,
+        error => error.into(),
     }
 }
 

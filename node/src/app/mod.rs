@@ -79,6 +79,12 @@ pub enum StartError {
     /// A cluster needs a secret.
     #[error("`cluster_secret` is missing")]
     NoSecret,
+    /// Nodes that could never speak with one another are not one cluster.
+    #[error(
+        "the living nodes of this cluster were started with another `cluster_secret`; to change it, \
+         stop them all first"
+    )]
+    AnotherSecret,
     /// Peers could not be listened for.
     #[error("peers could not be listened for")]
     Transport(#[source] TransportError),

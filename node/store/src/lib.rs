@@ -211,7 +211,7 @@ pub trait Store: Send + Sync + 'static {
     /// Registers this boot with a lease of `lease_ms` by the store's clock, replacing an earlier
     /// incarnation of the same node id (which is thereby dead). The same incarnation again is fine
     /// while it lives; [`Error::Conflict`] once it was declared dead or left, because that is
-    /// final.
+    /// final, and ([`SEAL`](rows::SEAL)) while another node lives that knows another secret.
     async fn join(&self, node: &NodeRow, lease_ms: u32) -> Result<()>;
 
     /// Prolongs the lease. `false`: this incarnation was replaced or declared dead; stop writing.

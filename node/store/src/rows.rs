@@ -421,7 +421,13 @@ pub struct NodeRow {
     pub http: String,
     /// Where peers connect.
     pub cluster: String,
+    /// Mark of the cluster secret it was started with; empty when it needs none. Two living nodes
+    /// with different marks are not let in together.
+    pub seal: String,
 }
+
+/// What [`Error::Conflict`](crate::Error::Conflict) names when a node is not let in for its seal.
+pub const SEAL: &str = "cluster secret";
 
 /// A node as everybody sees it (`nodes`).
 #[derive(Clone, Debug, PartialEq, Eq)]

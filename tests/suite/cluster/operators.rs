@@ -54,21 +54,20 @@ async fn garbage_on_the_peers_port_harms_nobody() {
 }
 
 #[tokio::test]
-async fn a_node_with_another_secret_does_not_harm_the_others() {
+async fn a_node_with_another_secret_is_refused_and_harms_nobody() {
     let cluster = Cluster::start(3).await;
     let metered = metered(&cluster, 60).await;
     let load = Load::begin(&cluster, metered);
     load.rounds(2).await;
     let mut options = cluster.options_of_another(3);
     options.environment.push(("WEIR_CLUSTER_SECRET".to_owned(), "quite-another-secret".to_owned()));
-    let stranger = Node::try_start(options).await;
-    // Whether it serves or refuses to: nobody is linked with it, and nothing is given to it.
+    let (code, log) = Node::try_start(options).await.expect_err("it is not one of them");
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("another `cluster_secret`"), "{log}");
     for index in 0..3 {
         assert_eq!(cluster.figure(index, "weir_peer_links").await.to_string(), "2", "{index}");
     }
     cluster.settled_on(&[0, 1, 2]).await;
-    load.rounds(2).await;
-    drop(stranger);
     load.rounds(2).await;
     let audit = load.end().await.audit("a node with another secret", &cluster).await;
     assert_eq!((audit.failed_checks, audit.unknown, audit.withheld), (0, 0, 0), "{audit}");

@@ -212,6 +212,7 @@ impl Ledger {
             incarnation: INCARNATION,
             http: String::new(),
             cluster: String::new(),
+            seal: String::new(),
         };
         store.join(&node, 3_600_000).await.unwrap();
         Self { store: Arc::new(store) }

@@ -23,6 +23,8 @@ const VERSION: u8 = 1;
 const NONCE_BYTES: usize = 32;
 const UUID_BYTES: usize = 16;
 const PROOF_BYTES: usize = 32;
+/// Enough that two secrets never have the same.
+const SEAL_BYTES: usize = 16;
 const HELLO_BYTES: usize = MAGIC.len() + 1 + NONCE_BYTES + 2 * UUID_BYTES + 1 + NodeId::CHARS_MAX;
 
 /// Bytes that only the two ends of one TLS session know; zeroes without TLS.
@@ -124,6 +126,14 @@ pub(super) fn cookie(secret: &Secret) -> Vec<u8> {
     let mut mac = keyed(secret);
     mac.update(b"weir carrier cookie v1");
     mac.finalize().into_bytes().to_vec()
+}
+
+/// By which nodes that know the same secret recognise one another in the database, 32 digits.
+pub fn seal(secret: &Secret) -> String {
+    let mut mac = keyed(secret);
+    mac.update(b"weir cluster seal v1");
+    let tag: [u8; PROOF_BYTES] = mac.finalize().into_bytes().into();
+    tag.iter().take(SEAL_BYTES).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn keyed(secret: &Secret) -> Hmac<Sha256> {

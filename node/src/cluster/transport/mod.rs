@@ -25,6 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+pub use handshake::seal;
 pub use node::start;
 pub use options::{TlsOptions, TransportError, TransportOptions};
 

@@ -13,7 +13,7 @@ use weir_core::units::{Epoch, Seq, ShardId};
 use super::{Conn, decode};
 use crate::failure::Failure;
 use crate::number;
-use crate::rows::{MemberRow, NodeRow};
+use crate::rows::{MemberRow, NodeRow, SEAL};
 use crate::{HandOver, ShardState};
 
 /// Locks, in order, the wanted shards that are ours or whose owner was seen to be gone. Waiting for
@@ -64,6 +64,16 @@ pub(super) async fn init_shards(connection: &mut Conn, shard_count: u16) -> Resu
     number::shard_id(fixed).map(|count| count.0)
 }
 
+/// Finds a living node that knows another secret. Whoever joins waits for the one row of `cluster_meta`
+/// first, so of two strangers that come at once the second sees the first.
+async fn is_sealed_otherwise(connection: &mut Conn, node: &NodeRow) -> Result<bool, Failure> {
+    query("SELECT 1 FROM cluster_meta WHERE id = 1 FOR UPDATE").execute(&mut *connection).await?;
+    let statement = "SELECT EXISTS (SELECT 1 FROM nodes WHERE id <> $1 AND seal NOT IN ('', $2) \
+                         AND state IN ('joining', 'up', 'draining') \
+                         AND lease_until > clock_timestamp())";
+    Ok(query_scalar(statement).bind(&node.id).bind(&node.seal).fetch_one(connection).await?)
+}
+
 /// Registers a boot in place of the node's earlier one, whose batch numbers nobody will ask for
 /// again.
 pub(super) async fn join(
@@ -71,6 +81,9 @@ pub(super) async fn join(
     node: &NodeRow,
     lease_ms: u32,
 ) -> Result<(), Failure> {
+    if !node.seal.is_empty() && is_sealed_otherwise(connection, node).await? {
+        return Err(Failure::Conflict(SEAL));
+    }
     query(
         "DELETE FROM checkpoint_batches WHERE incarnation IN \
            (SELECT incarnation FROM nodes WHERE id = $1 AND incarnation <> $2)",
@@ -79,11 +92,11 @@ pub(super) async fn join(
     .bind(node.incarnation)
     .execute(&mut *connection)
     .await?;
-    let statement = "INSERT INTO nodes AS n (id, incarnation, http, cluster, state, lease_until) \
-         VALUES ($1, $2, $3, $4, 'up', clock_timestamp() + $5 * interval '1 millisecond') \
+    let statement = "INSERT INTO nodes AS n (id, incarnation, http, cluster, state, lease_until, seal) \
+         VALUES ($1, $2, $3, $4, 'up', clock_timestamp() + $5 * interval '1 millisecond', $6) \
          ON CONFLICT (id) DO UPDATE SET incarnation = excluded.incarnation, http = excluded.http, \
              cluster = excluded.cluster, state = excluded.state, \
-             lease_until = excluded.lease_until \
+             lease_until = excluded.lease_until, seal = excluded.seal \
          WHERE n.incarnation <> excluded.incarnation OR n.state NOT IN ('dead', 'left')";
     let done = query(statement)
         .bind(&node.id)
@@ -91,6 +104,7 @@ pub(super) async fn join(
         .bind(&node.http)
         .bind(&node.cluster)
         .bind(f64::from(lease_ms))
+        .bind(&node.seal)
         .execute(connection)
         .await
         .map_err(|error| Failure::on_unique(error, "incarnation"))?;
@@ -130,7 +144,7 @@ pub(super) async fn others_alive(
     connection: &mut Conn,
     incarnation: Uuid,
 ) -> Result<Vec<NodeRow>, Failure> {
-    let statement = "SELECT id, incarnation, http, cluster FROM nodes \
+    let statement = "SELECT id, incarnation, http, cluster, seal FROM nodes \
                      WHERE incarnation <> $1 AND state IN ('joining', 'up', 'draining') \
                      AND lease_until > clock_timestamp() ORDER BY id";
     let rows = query(statement).bind(incarnation).fetch_all(connection).await?;
@@ -140,6 +154,7 @@ pub(super) async fn others_alive(
             incarnation: columns.take()?,
             http: columns.take()?,
             cluster: columns.take()?,
+            seal: columns.take()?,
         })
     })
 }
@@ -206,7 +221,7 @@ pub(super) async fn claim(
 
 /// Every node.
 pub(super) async fn members(connection: &mut Conn) -> Result<Vec<MemberRow>, Failure> {
-    let statement = "SELECT id, incarnation, http, cluster, state, \
+    let statement = "SELECT id, incarnation, http, cluster, seal, state, \
          CAST(EXTRACT(EPOCH FROM lease_until - clock_timestamp()) * 1000 AS bigint) \
          FROM nodes ORDER BY id";
     let rows = query(statement).fetch_all(connection).await?;
@@ -292,6 +307,7 @@ fn member(columns: &mut decode::Columns<'_>) -> Result<MemberRow, Failure> {
         incarnation: columns.take()?,
         http: columns.take()?,
         cluster: columns.take()?,
+        seal: columns.take()?,
     };
     Ok(MemberRow { node, state: columns.take()?, lease_left_ms: columns.take()? })
 }

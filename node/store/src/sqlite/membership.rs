@@ -10,7 +10,7 @@ use weir_core::units::{Epoch, Seq, ShardId};
 use super::{Conn, decode};
 use crate::failure::Failure;
 use crate::number;
-use crate::rows::{MemberRow, NodeRow};
+use crate::rows::{MemberRow, NodeRow, SEAL};
 use crate::{HandOver, ShardState};
 
 /// Takes the wanted shards that are ours or whose owner is gone.
@@ -62,6 +62,14 @@ pub(super) async fn init_shards(connection: &mut Conn, shard_count: u16) -> Resu
     number::shard_id(fixed).map(|count| count.0)
 }
 
+/// Finds a living node that knows another secret.
+async fn is_sealed_otherwise(connection: &mut Conn, node: &NodeRow) -> Result<bool, Failure> {
+    let statement = "SELECT EXISTS (SELECT 1 FROM nodes WHERE id <> $1 AND seal NOT IN ('', $2) \
+                         AND state IN ('joining', 'up', 'draining') \
+                         AND lease_until > CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000)";
+    Ok(query_scalar(statement).bind(&node.id).bind(&node.seal).fetch_one(connection).await?)
+}
+
 /// Registers a boot in place of the node's earlier one, whose batch numbers nobody will ask for
 /// again.
 pub(super) async fn join(
@@ -69,6 +77,9 @@ pub(super) async fn join(
     node: &NodeRow,
     lease_ms: u32,
 ) -> Result<(), Failure> {
+    if !node.seal.is_empty() && is_sealed_otherwise(connection, node).await? {
+        return Err(Failure::Conflict(SEAL));
+    }
     query(
         "DELETE FROM checkpoint_batches WHERE incarnation IN \
            (SELECT incarnation FROM nodes WHERE id = $1 AND incarnation <> $2)",
@@ -77,12 +88,12 @@ pub(super) async fn join(
     .bind(node.incarnation)
     .execute(&mut *connection)
     .await?;
-    let statement = "INSERT INTO nodes AS n (id, incarnation, http, cluster, state, lease_until) \
+    let statement = "INSERT INTO nodes AS n (id, incarnation, http, cluster, state, lease_until, seal) \
          VALUES ($1, $2, $3, $4, 'up', \
-             CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 + $5 * 1000) \
+             CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 + $5 * 1000, $6) \
          ON CONFLICT (id) DO UPDATE SET incarnation = excluded.incarnation, http = excluded.http, \
              cluster = excluded.cluster, state = excluded.state, \
-             lease_until = excluded.lease_until \
+             lease_until = excluded.lease_until, seal = excluded.seal \
          WHERE n.incarnation <> excluded.incarnation OR n.state NOT IN ('dead', 'left')";
     let done = query(statement)
         .bind(&node.id)
@@ -90,6 +101,7 @@ pub(super) async fn join(
         .bind(&node.http)
         .bind(&node.cluster)
         .bind(i64::from(lease_ms))
+        .bind(&node.seal)
         .execute(connection)
         .await
         .map_err(|error| Failure::on_unique(error, "incarnation"))?;
@@ -129,7 +141,7 @@ pub(super) async fn others_alive(
     connection: &mut Conn,
     incarnation: Uuid,
 ) -> Result<Vec<NodeRow>, Failure> {
-    let statement = "SELECT id, incarnation, http, cluster FROM nodes \
+    let statement = "SELECT id, incarnation, http, cluster, seal FROM nodes \
          WHERE incarnation <> $1 AND state IN ('joining', 'up', 'draining') \
          AND lease_until > CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 ORDER BY id";
     let rows = query(statement).bind(incarnation).fetch_all(connection).await?;
@@ -139,6 +151,7 @@ pub(super) async fn others_alive(
             incarnation: columns.take()?,
             http: columns.take()?,
             cluster: columns.take()?,
+            seal: columns.take()?,
         })
     })
 }
@@ -186,7 +199,7 @@ pub(super) async fn claim(
 
 /// Every node.
 pub(super) async fn members(connection: &mut Conn) -> Result<Vec<MemberRow>, Failure> {
-    let statement = "SELECT id, incarnation, http, cluster, state, \
+    let statement = "SELECT id, incarnation, http, cluster, seal, state, \
          (lease_until - CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000) / 1000 \
          FROM nodes ORDER BY id";
     let rows = query(statement).fetch_all(connection).await?;
@@ -196,6 +209,7 @@ pub(super) async fn members(connection: &mut Conn) -> Result<Vec<MemberRow>, Fai
             incarnation: columns.take()?,
             http: columns.take()?,
             cluster: columns.take()?,
+            seal: columns.take()?,
         };
         Ok(MemberRow { node, state: columns.take()?, lease_left_ms: columns.take()? })
     })

@@ -169,6 +169,7 @@ pub(crate) fn node(name: &str) -> NodeRow {
         incarnation: Uuid::now_v7(),
         http: format!("{name}:8080"),
         cluster: format!("{name}:7070"),
+        seal: "seal".to_owned(),
     }
 }
 

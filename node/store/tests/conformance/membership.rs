@@ -1,7 +1,7 @@
 //! Nodes and shards: who is alive, and what may be taken from whom.
 
 use weir_core::units::{Epoch, Seq, ShardId};
-use weir_store::rows::NodeRow;
+use weir_store::rows::{NodeRow, SEAL};
 use weir_store::{Error, HandOver, ShardState};
 
 use crate::fixture::{Fixture, LEASE_MS, SHARDS, batch, node, record, subscription_id};
@@ -13,6 +13,7 @@ crate::on_both_engines!(
     shards_of_the_living_stay_theirs,
     shards_of_the_dead_are_taken_at_the_next_epoch,
     a_dead_node_stays_dead,
+    a_node_with_another_seal_waits_for_the_last_of_the_others,
     a_node_without_a_lease_takes_nothing,
     who_leaves_gives_its_shards_up,
     a_claim_tells_where_the_ledger_stands,
@@ -119,6 +120,25 @@ async fn a_dead_node_stays_dead(fixture: Fixture) {
     assert!(!store.renew(a.incarnation, LEASE_MS).await.expect("renew"));
     let reborn = node("a");
     store.join(&reborn, LEASE_MS).await.expect("a new incarnation may");
+}
+
+async fn a_node_with_another_seal_waits_for_the_last_of_the_others(fixture: Fixture) {
+    let store = &fixture.store;
+    let (a, b) = (node("a"), node("b"));
+    store.join(&a, LEASE_MS).await.expect("join");
+    store.join(&b, 1).await.expect("the same seal");
+    let stranger = NodeRow { seal: "another".to_owned(), ..node("c") };
+    let refused = store.join(&stranger, LEASE_MS).await;
+    assert!(matches!(refused, Err(Error::Conflict { with: SEAL, .. })), "{refused:?}");
+    assert_eq!(store.members().await.expect("members").len(), 2, "nothing was written");
+    let unsealed = NodeRow { seal: String::new(), ..node("d") };
+    store.join(&unsealed, 1).await.expect("one that needs no secret");
+    store.leave(a.incarnation).await.expect("leave");
+    for node in [&b, &unsealed] {
+        lease_to_end(&fixture, node).await;
+    }
+    store.join(&stranger, LEASE_MS).await.expect("nobody who lives knows another");
+    assert!(matches!(store.join(&node("a"), LEASE_MS).await, Err(Error::Conflict { .. })));
 }
 
 async fn a_node_without_a_lease_takes_nothing(fixture: Fixture) {
