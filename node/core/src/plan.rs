@@ -55,6 +55,21 @@ pub struct Quota {
     pub warn_at: Vec<u16>,
 }
 
+impl Quota {
+    /// Where overage starts under `limit`; `None` = nowhere.
+    ///
+    /// That is what the price includes. Where it does not say, a soft quota includes its limit; a hard
+    /// one has no use beyond its limit to charge for, and what slipped through all the same (while the
+    /// store was away, under a limit that was lowered later) is not the customer's to pay.
+    pub fn overage_from(&self, limit: Option<Units>) -> Option<Units> {
+        let included = self.overage.as_ref().and_then(|overage| overage.included);
+        match self.enforcement {
+            Enforcement::Hard => included,
+            Enforcement::Soft { .. } => included.or(limit),
+        }
+    }
+}
+
 /// Which requests a rule speaks of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pattern {
