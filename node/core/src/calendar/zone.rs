@@ -29,8 +29,12 @@ impl Zone {
         Self(TimeZone::UTC)
     }
 
-    /// Looks the name up, in any case; fixed offsets such as `+02:00` are not zones.
+    /// Looks the name up, in any case; fixed offsets such as `+02:00` are not zones. `Z` is UTC, as in
+    /// a timestamp; the database does not know it.
     pub fn parse(name: &str) -> Result<Self, ZoneError> {
+        if name == "Z" {
+            return Ok(Self::utc());
+        }
         TimeZoneDatabase::bundled()
             .get(name)
             .ok()
