@@ -135,9 +135,9 @@ pub struct Period {
     /// IANA name.
     #[arg(long, default_value = "UTC")]
     pub time_zone: String,
-    /// How many periods.
-    #[arg(long, default_value_t = 12)]
-    pub count: u16,
+    /// How many periods; default 12, with `--at` 1.
+    #[arg(long)]
+    pub count: Option<u16>,
     /// The period that this moment lies in is the first; default now, or the anchor.
     #[arg(long)]
     pub at: Option<String>,

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
 use weir_config::{Config, LogFormat, Overrides};
-use weir_core::calendar::{Anchor, Every, Schedule, Zone};
+use weir_core::calendar::{Anchor, Every, Preview, Zone};
 use weir_node::app::operator;
 use weir_node::catalog::hash_secret;
 use weir_node::catalog::principal::{Scope, new_token};
@@ -200,9 +200,7 @@ fn print_periods(arguments: &Period) -> anyhow::Result<ExitCode> {
     let parsed = (|| {
         let every = Every::parse(&arguments.every).context("--every")?;
         let anchor = Anchor::parse(&arguments.anchor).context("--anchor")?;
-        // As in a timestamp, `Z` is UTC; the database of zones does not know it.
-        let zone = if arguments.time_zone == "Z" { "UTC" } else { &arguments.time_zone };
-        let zone = Zone::parse(zone).context("--time-zone")?;
+        let zone = Zone::parse(&arguments.time_zone).context("--time-zone")?;
         let at = arguments.at.as_deref().map(str::parse::<jiff::Timestamp>).transpose();
         anyhow::Ok((every, anchor, zone, at.context("--at")?))
     })();
@@ -213,14 +211,10 @@ fn print_periods(arguments: &Period) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
-    let now = Clock::start().now();
-    let at = match (at, anchor) {
-        (Some(at), _) => weir_core::units::Micros::from_micros(at.as_microsecond()),
-        (None, Anchor::At(anchor)) => anchor,
-        (None, _) => now,
-    };
-    let schedule = Schedule::new(every, anchor, zone, now);
-    let periods = schedule.periods_from(at).take(usize::from(arguments.count));
+    let at = at.map(|at| weir_core::units::Micros::from_micros(at.as_microsecond()));
+    let count = arguments.count.map(usize::from);
+    let preview = Preview { every, anchor, zone, at, count };
+    let periods = preview.periods(Clock::start().now());
     let mut text = String::new();
     for period in periods {
         text.extend([&rfc3339(period.start), " ", &rfc3339(period.end), "\n"]);

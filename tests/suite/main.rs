@@ -1,5 +1,6 @@
 //! The one integration test program: each module tells the stories of one subject.
 
+mod billing;
 mod cli;
 mod cluster;
 mod durability;

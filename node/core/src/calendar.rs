@@ -50,9 +50,11 @@
 //!   the beginning of time, the last one has no end; nothing panics on any `i64`.
 
 mod duration;
+mod preview;
 mod schedule;
 mod zone;
 
 pub use duration::{DurationError, Every, parse_span};
+pub use preview::Preview;
 pub use schedule::{Anchor, AnchorError, Period, Periods, Schedule};
 pub use zone::{Zone, ZoneError};

@@ -8,8 +8,9 @@
 //! ```text
 //!   units ── calendar ─┐
 //!     │       rate ────┤
-//!     │       price ───┼─ plan ── terms ── quota ── meter
-//!     └── thresholds ──┘                 (holds, escrow)
+//!     │       price ───┼─ plan ─┬─ terms ── quota ── meter
+//!     └── thresholds ──┘        │          (holds, escrow)
+//!                               └─ rating
 //! ```
 //! Arrows go left to right; no module uses one to its right.
 
@@ -21,6 +22,7 @@ pub mod plan;
 pub mod price;
 pub mod quota;
 pub mod rate;
+pub mod rating;
 pub mod terms;
 pub mod thresholds;
 pub mod units;

@@ -55,6 +55,14 @@ pub struct Quota {
     pub warn_at: Vec<u16>,
 }
 
+impl Quota {
+    /// Where overage starts under `limit`: beyond what its price includes, else beyond the limit.
+    /// `None` = nowhere.
+    pub fn overage_from(&self, limit: Option<Units>) -> Option<Units> {
+        self.overage.as_ref().and_then(|overage| overage.included).or(limit)
+    }
+}
+
 /// Which requests a rule speaks of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pattern {

@@ -34,7 +34,7 @@ pub struct QuotaTerms {
     pub limit: Option<Units>,
     /// Beyond this nothing passes: the limit of a hard quota, the hard cap of a soft one.
     pub cap: Option<Units>,
-    /// Where overage starts: what the price includes, else the limit. `None` = nowhere.
+    /// Where overage starts, see [`crate::plan::Quota::overage_from`]. `None` = nowhere.
     pub overage_from: Option<Units>,
     /// The quota's periods.
     pub schedule: Schedule,
@@ -74,8 +74,7 @@ impl Terms {
                     }
                 };
                 let schedule = Schedule::new(quota.every, quota.anchor, zone.clone(), started_at);
-                let included = quota.overage.as_ref().and_then(|overage| overage.included);
-                QuotaTerms { limit, cap, overage_from: included.or(limit), schedule }
+                QuotaTerms { limit, cap, overage_from: quota.overage_from(limit), schedule }
             })
             .collect();
         let billing = Schedule::new(plan.every, plan.anchor, zone.clone(), started_at);

@@ -15,6 +15,8 @@ mod moment;
 mod operate;
 mod page;
 mod parameters;
+mod periods;
+mod plan_preview;
 mod plans;
 mod problem;
 mod quota;
@@ -137,6 +139,8 @@ fn router(api: Arc<Api>) -> AxumRouter {
         .routes(routes!(operate::readyz))
         .routes(routes!(operate::metrics))
         .merge(plans::routes())
+        .merge(plan_preview::routes())
+        .merge(periods::routes())
         .merge(subscriptions::routes())
         .merge(tokens::routes())
         .merge(audit::routes())

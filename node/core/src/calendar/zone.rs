@@ -11,11 +11,14 @@ use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 use jiff::{Error as JiffError, Timestamp};
 use thiserror::Error;
 
+/// As much of a wrong name as is told back: the longest right one is shorter.
+const NAME_CHARS_SHOWN: usize = 64;
+
 /// No such zone in the IANA database.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{name:?} is not an IANA time zone, such as Europe/Berlin or UTC")]
 pub struct ZoneError {
-    /// What was asked for.
+    /// What was asked for, or how it begins.
     pub name: String,
 }
 
@@ -29,15 +32,19 @@ impl Zone {
         Self(TimeZone::UTC)
     }
 
-    /// Looks the name up, in any case; fixed offsets such as `+02:00` are not zones.
+    /// Looks the name up, in any case; fixed offsets such as `+02:00` are not zones. `Z` is UTC, as in
+    /// a timestamp; the database does not know it.
     pub fn parse(name: &str) -> Result<Self, ZoneError> {
+        if name == "Z" {
+            return Ok(Self::utc());
+        }
         TimeZoneDatabase::bundled()
             .get(name)
             .ok()
             // `Etc/Unknown` parses, has no name, and is nobody's zone.
             .filter(|zone| zone.iana_name().is_some())
             .map(Self)
-            .ok_or_else(|| ZoneError { name: name.to_owned() })
+            .ok_or_else(|| ZoneError { name: name.chars().take(NAME_CHARS_SHOWN).collect() })
     }
 
     /// The name as the database spells it.

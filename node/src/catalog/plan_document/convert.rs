@@ -91,6 +91,10 @@ impl Faults {
         self.0.len()
     }
 
+    pub(super) fn into_list(self) -> Vec<Fault> {
+        self.0
+    }
+
     pub(super) fn into_result<T>(self, value: T) -> Result<T, Vec<Fault>> {
         if self.0.is_empty() { Ok(value) } else { Err(self.0) }
     }

@@ -47,6 +47,7 @@ mod document;
 mod leaf;
 mod limits;
 mod overage;
+mod preview;
 mod render;
 mod update;
 
@@ -66,6 +67,7 @@ pub use document::{
 };
 pub use leaf::{Flaw, Given, HoldTtl, Leaf, MONEY_PLACES_MAX, Percent};
 pub use limits::LimitsDocument;
+pub use preview::{PreviewDocument, Previewed};
 pub use render::render;
 pub use update::{Effective, PlanUpdate};
 
