@@ -12,8 +12,8 @@
 //! - graduated: each unit the price of the tier its position is in; a flat fee by the stretch that
 //!   enters the tier;
 //! - volume: each unit the price of the tier that the *total* is in; its flat fee once, by the last
-//!   stretch;
-//! - package: as many packages as this stretch has to open.
+//!   stretch that is priced by volume;
+//! - package: as many packages as this stretch has to open once those bought before are used up.
 
 use rust_decimal::Decimal;
 
@@ -64,6 +64,10 @@ pub(super) struct Stretch {
     pub(super) before: u64,
     pub(super) after: u64,
     pub(super) total: u64,
+    /// Up to where packages that are bought already reach.
+    pub(super) covered: u64,
+    /// Whether no later stretch is priced by volume.
+    pub(super) is_last_volume: bool,
 }
 
 /// A line that is not rounded yet.
@@ -77,7 +81,7 @@ pub(super) struct Part {
 
 /// The lines of a stretch, in order of their tiers; none when it is empty.
 pub(super) fn parts(model: &Model, stretch: Stretch) -> Vec<Part> {
-    let Stretch { before, after, total } = stretch;
+    let Stretch { before, after, total, .. } = stretch;
     debug_assert!(before <= after && after <= total, "{stretch:?} is not one");
     if before == after {
         return Vec::new();
@@ -88,7 +92,7 @@ pub(super) fn parts(model: &Model, stretch: Stretch) -> Vec<Part> {
         }
         Model::Graduated(tiers) => graduated(tiers, before, after),
         Model::Volume(tiers) => volume(tiers, stretch),
-        Model::Package { size, price } => vec![by_package(*size, *price, before, after)],
+        Model::Package { size, price } => vec![by_package(*size, *price, stretch)],
     }
 }
 
@@ -109,12 +113,13 @@ fn graduated(tiers: &[Tier], before: u64, after: u64) -> Vec<Part> {
     parts
 }
 
-fn volume(tiers: &[Tier], Stretch { before, after, total }: Stretch) -> Vec<Part> {
+fn volume(tiers: &[Tier], stretch: Stretch) -> Vec<Part> {
     debug_assert_eq!(check_tiers(tiers), Ok(()));
+    let Stretch { before, after, total, is_last_volume, .. } = stretch;
     let holds = |tier: &Tier| tier.up_to.is_none_or(|up_to| total <= up_to.get());
     let Some(index) = tiers.iter().position(holds) else { return Vec::new() };
     let tier = &tiers[index];
-    let flat_fee = if after == total { tier.flat_fee } else { Decimal::ZERO };
+    let flat_fee = if is_last_volume { tier.flat_fee } else { Decimal::ZERO };
     vec![by_unit(index, after - before, tier.unit_price, flat_fee)]
 }
 
@@ -123,10 +128,11 @@ fn by_unit(tier: usize, units: u64, unit_price: Decimal, flat_fee: Decimal) -> P
     Part { tier: tier + 1, units, price: LinePrice::Unit { unit_price, flat_fee }, exact }
 }
 
-fn by_package(size: Units, price: Decimal, before: u64, after: u64) -> Part {
+fn by_package(size: Units, price: Decimal, stretch: Stretch) -> Part {
+    let Stretch { before, after, covered, .. } = stretch;
     debug_assert!(!size.is_zero(), "a package holds at least one unit");
     let each = size.get().max(1);
-    let packages = after.div_ceil(each) - before.div_ceil(each);
+    let packages = after.saturating_sub(before.max(covered)).div_ceil(each);
     let line = LinePrice::Package { packages: Units::clamped(packages), size, price };
     Part { tier: 1, units: after - before, price: line, exact: Exact::of(price).times(packages) }
 }

@@ -13,9 +13,9 @@
 //! before, and one that goes up neither gives back what was charged nor counts it as used up.
 
 use super::exact::Exact;
-use super::model::{Line, Stretch, parts};
+use super::model::{Line, LinePrice, Stretch, parts};
 use super::money::{Amount, Currency};
-use crate::price::Overage;
+use crate::price::{Model, Overage};
 use crate::units::Units;
 
 /// The part of a period in which the same terms were in force.
@@ -53,13 +53,25 @@ pub fn rate(currency: Currency, segments: &[Segment<'_>]) -> Rated {
     let overage = overage_of(segments);
     let total: u64 = overage.iter().sum();
     let mut rated = Rated { overage_units: Units::clamped(total), ..Rated::default() };
-    let (mut before, mut reached) = (0, Exact::ZERO);
-    for (index, (segment, units)) in segments.iter().zip(overage).enumerate() {
-        let stretch = Stretch { before, after: before + units, total };
+    let is_volume = |segment: &Segment<'_>| {
+        segment.price.is_some_and(|price| matches!(price.model, Model::Volume(_)))
+    };
+    let pairs = || segments.iter().zip(&overage);
+    let last_volume = pairs().rposition(|(segment, units)| *units > 0 && is_volume(segment));
+    let (mut before, mut covered, mut reached) = (0, 0, Exact::ZERO);
+    for (index, (segment, units)) in pairs().enumerate() {
+        let is_last_volume = last_volume == Some(index);
+        let stretch = Stretch { before, after: before + units, total, covered, is_last_volume };
         before = stretch.after;
         let Some(price) = segment.price else { continue };
         let cap = price.cap.map(|cap| Exact::of(cap).max(reached));
         for part in parts(&price.model, stretch) {
+            if let LinePrice::Package { packages, size, .. } = part.price
+                && !packages.is_zero()
+            {
+                let room = packages.get().saturating_mul(size.get());
+                covered = covered.max(stretch.before).saturating_add(room);
+            }
             let sum = reached.plus(part.exact);
             let held = cap.map_or(sum, |cap| sum.min(cap));
             rated.is_capped |= held < sum;

@@ -66,6 +66,51 @@ fn tiers_go_on_where_the_plan_before_left_off() {
 }
 
 #[test]
+fn a_package_covers_as_many_units_as_it_holds_and_no_others() {
+    let amount = |segments: &[Segment<'_>]| rate(usd(), segments).amount;
+    let (single, hundred, fifty, thirty) =
+        (per_unit("1"), package(100, "30"), package(50, "10"), package(30, "5"));
+    // 150 units one by one, then packages: units 151 to 200 open one.
+    let stories = [
+        (&single, 150, &hundred, 150, "150.00"),
+        (&single, 150, &hundred, 151, "180.00"),
+        (&single, 150, &hundred, 250, "180.00"),
+        (&single, 150, &hundred, 251, "210.00"),
+        // Three packages cover 150; the fourth is a large one, to 250.
+        (&fifty, 101, &hundred, 150, "30.00"),
+        (&fifty, 101, &hundred, 151, "60.00"),
+        (&fifty, 101, &hundred, 250, "60.00"),
+        (&fifty, 101, &hundred, 251, "90.00"),
+        // Two large ones cover 200; a small one is opened by the next unit only.
+        (&hundred, 150, &thirty, 200, "60.00"),
+        (&hundred, 150, &thirty, 201, "65.00"),
+        (&hundred, 150, &thirty, 231, "70.00"),
+    ];
+    for (first, before, second, used, expected) in stories {
+        let found = amount(&[segment(first, 0, before), segment(second, 0, used)]);
+        assert_eq!(found, dollars(expected), "{before} of {first:?}, then to {used} of {second:?}");
+    }
+    // What was free in between opens nothing and uses nothing up.
+    let free = Segment { price: None, overage_from: Some(units(0)), used_at_end: units(150) };
+    let found = amount(&[segment(&hundred, 0, 50), free, segment(&hundred, 0, 200)]);
+    assert_eq!(found, dollars("60.00"));
+}
+
+#[test]
+fn the_fee_of_a_volume_price_stays_when_the_price_changes() {
+    let (bulk, unit) = (volume(&[(0, "0", "100")]), per_unit("0.01"));
+    let free = Segment { price: None, overage_from: Some(units(0)), used_at_end: units(70) };
+    let amount = |segments: &[Segment<'_>]| rate(usd(), segments).amount;
+    assert_eq!(amount(&[segment(&bulk, 0, 60)]), dollars("100.00"));
+    assert_eq!(amount(&[segment(&bulk, 0, 60), segment(&unit, 0, 61)]), dollars("100.01"));
+    assert_eq!(amount(&[segment(&bulk, 0, 60), free]), dollars("100.00"));
+    let twice = [segment(&bulk, 0, 60), segment(&unit, 0, 61), segment(&bulk, 0, 62)];
+    assert_eq!(amount(&twice), dollars("100.01"), "once");
+    let unused = [segment(&bulk, 0, 60), segment(&bulk, 0, 60)];
+    assert_eq!(amount(&unused), dollars("100.00"), "nothing was used under the second");
+}
+
+#[test]
 fn a_cap_holds_what_is_added_under_it() {
     let (low, high) = (capped("5.00", per_unit("1")), capped("8.00", per_unit("1")));
     let amount = |first: &Overage, second: &Overage, used| {
