@@ -192,6 +192,8 @@ func (h *Handler) Cleanup() error {
 func (h *Handler) ServeHTTP(
 	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler,
 ) error {
+	h.sender.Enter()
+	defer h.sender.Leave()
 	started := time.Now()
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	key := strings.TrimSpace(repl.ReplaceAll(h.Key, ""))

@@ -20,8 +20,10 @@ const (
 	batchBytesMax = 4 << 20
 	syncEvery     = 200 * time.Millisecond
 	// A sender that no configuration needs any longer lives on until the requests that use it have
-	// ended and its events are taken, at most this long.
-	lingerMax   = 10 * time.Minute
+	// ended and its events are taken; it gives up when no node took any for so long.
+	lingerMax = 10 * time.Minute
+	// How often a closed sender looks whether its last requests have ended.
+	closedPoll  = 20 * time.Millisecond
 	dialTimeout = 5 * time.Second
 )
 
@@ -44,7 +46,7 @@ type Sender struct {
 	logger      atomic.Pointer[zap.Logger]
 	destination atomic.Pointer[Destination]
 	tuning      atomic.Pointer[Tuning]
-	// requests run between Begin and End.
+	// requests run between Enter and Leave.
 	requests atomic.Int64
 
 	startOnce sync.Once
@@ -52,7 +54,6 @@ type Sender struct {
 	wake      chan struct{}
 	closing   chan struct{}
 	closeOnce sync.Once
-	stopped   chan struct{}
 	ctx       context.Context
 	cancel    context.CancelFunc
 
@@ -60,9 +61,11 @@ type Sender struct {
 	memory [][]byte
 	// held are events of memory that are being sent.
 	held int
-	// ended says that nobody sends any longer.
-	ended bool
-	spool atomic.Pointer[spool]
+	// running says that a goroutine sends, and stopped is closed when it ends; dead says that no
+	// other may follow.
+	running, dead bool
+	stopped       chan struct{}
+	spool         atomic.Pointer[spool]
 }
 
 // Ticket stands for a request between Begin and End.
@@ -91,7 +94,6 @@ func New(spoolDir string, to Destination, tuning Tuning, logger *zap.Logger) *Se
 		},
 		wake:    make(chan struct{}, 1),
 		closing: make(chan struct{}),
-		stopped: make(chan struct{}),
 		ctx:     ctx, cancel: cancel,
 	}
 	s.Retune(to, tuning, logger)
@@ -118,9 +120,19 @@ func (s *Sender) Start() error {
 		if err := s.open(); err != nil && !errors.Is(err, errSpoolLingers) {
 			s.startErr = err
 		}
-		go s.run()
+		s.mu.Lock()
+		s.runLocked()
+		s.mu.Unlock()
 	})
 	return s.startErr
+}
+
+// runLocked lets a goroutine send if none does. Called with the lock held.
+func (s *Sender) runLocked() {
+	if !s.running {
+		s.running, s.stopped = true, make(chan struct{})
+		go s.run(s.stopped)
+	}
 }
 
 // open opens the spool unless it is open or there is none.
@@ -135,14 +147,20 @@ func (s *Sender) open() error {
 	pending, _ := opened.counts()
 	metrics.EventsPending.Add(float64(pending))
 	s.spool.Store(opened)
-	go s.syncSpool(opened)
+	go s.syncSpool(opened, s.stopped)
 	return nil
 }
+
+// Enter says that a request may bring an event, before anything else is done about it; Leave ends
+// that. A Sender that was closed meanwhile waits for it.
+func (s *Sender) Enter() { s.requests.Add(1) }
+
+// Leave says that a request brings no more events.
+func (s *Sender) Leave() { s.requests.Add(-1) }
 
 // Begin says that a request is about to be forwarded. intent is what is reported if the process is
 // killed before End.
 func (s *Sender) Begin(intent *Event) Ticket {
-	s.requests.Add(1)
 	ticket := Ticket{id: intent.ID}
 	disk := s.spool.Load()
 	if disk == nil {
@@ -160,10 +178,7 @@ func (s *Sender) Begin(intent *Event) Ticket {
 }
 
 // End takes the request's event.
-func (s *Sender) End(ticket Ticket, event *Event) {
-	defer s.requests.Add(-1)
-	s.put(ticket, event)
-}
+func (s *Sender) End(ticket Ticket, event *Event) { s.put(ticket, event) }
 
 // Put takes an event without Begin.
 func (s *Sender) Put(event *Event) { s.put(Ticket{id: event.ID}, event) }
@@ -186,13 +201,17 @@ func (s *Sender) put(ticket Ticket, event *Event) {
 		disk.abandon(ticket.began)
 	}
 	s.mu.Lock()
-	if s.ended || len(s.memory)+s.held >= s.tuning.Load().Buffer {
+	if s.dead || len(s.memory)+s.held >= s.tuning.Load().Buffer {
 		s.mu.Unlock()
 		metrics.Events.WithLabelValues("dropped").Inc()
 		return
 	}
 	s.memory = append(s.memory, json)
 	waiting = len(s.memory)
+	if s.closed() {
+		// A request of a configuration long gone came through only now.
+		s.runLocked()
+	}
 	s.mu.Unlock()
 	metrics.EventsPending.Inc()
 	s.wakeAt(waiting)
@@ -212,21 +231,28 @@ func (s *Sender) wakeAt(waiting int) {
 // Close sends what waits and ends the Sender. With wait it returns when all is sent or the time is
 // over; what is left then stays in the spool or is dropped and counted. Without (at a reload) it
 // returns at once: requests of the old configuration still run, and the Sender lives until they
-// have ended and their events are taken.
+// have ended and their events are taken. Whatever comes even later is sent, too.
 func (s *Sender) Close(wait time.Duration) {
 	started := true
 	s.startOnce.Do(func() { started = false })
+	s.closeOnce.Do(func() { close(s.closing) })
 	if !started {
-		s.drop()
 		return
 	}
-	s.closeOnce.Do(func() { close(s.closing) })
 	if wait == 0 {
 		lingering.Store(s, nil)
-		time.AfterFunc(lingerMax, s.cancel)
 		return
 	}
 	s.await(wait)
+}
+
+func (s *Sender) closed() bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+		return false
+	}
 }
 
 // lingering are Senders that were closed by a reload and still send.
@@ -246,55 +272,42 @@ func Drain(wait time.Duration) {
 func (s *Sender) await(wait time.Duration) {
 	timer := time.AfterFunc(wait, s.cancel)
 	defer timer.Stop()
-	<-s.stopped
+	s.mu.Lock()
+	stopped := s.stopped
+	s.mu.Unlock()
+	<-stopped
 }
 
-// run sends until it is closed.
-func (s *Sender) run() {
-	defer s.finish()
-	closing := s.closing
+// run sends until the Sender is closed, no request runs and nothing waits.
+func (s *Sender) run(stopped chan struct{}) {
+	defer close(stopped)
 	// What an earlier process left is not kept waiting.
 	s.sendAll()
 	for {
-		flush := time.NewTimer(jittered(s.tuning.Load().Flush))
+		wait, closing := jittered(s.tuning.Load().Flush), s.closing
+		if s.closed() {
+			wait, closing = closedPoll, nil
+		}
+		flush := time.NewTimer(wait)
 		select {
 		case <-s.wake:
 		case <-flush.C:
 		case <-closing:
-			closing = nil
 		case <-s.ctx.Done():
 		}
 		flush.Stop()
-		if err := s.open(); err != nil && !errors.Is(err, errSpoolLingers) {
-			s.logger.Load().Error("spool cannot be opened; events stay in memory", zap.Error(err))
+		if !s.closed() {
+			if err := s.open(); err != nil && !errors.Is(err, errSpoolLingers) {
+				s.logger.Load().Error("spool cannot be opened; events stay in memory", zap.Error(err))
+			}
 		}
+		idle := s.closed() && s.requests.Load() == 0
 		s.sendAll()
-		if s.ctx.Err() != nil {
-			return
-		}
-		if closing == nil && s.finishSoon() {
+		if s.ctx.Err() != nil || idle && s.finish() {
+			s.give()
 			return
 		}
 	}
-}
-
-// finishSoon waits, once closed, until no request runs, and says when nothing is left.
-func (s *Sender) finishSoon() bool {
-	for s.requests.Load() > 0 {
-		select {
-		case <-s.ctx.Done():
-			return true
-		case <-time.After(10 * time.Millisecond):
-		}
-		s.mu.Lock()
-		many := len(s.memory) >= s.tuning.Load().Batch
-		s.mu.Unlock()
-		if many {
-			return false
-		}
-	}
-	s.sendAll()
-	return true
 }
 
 // sendAll sends until less than a batch was there.
@@ -373,6 +386,7 @@ func (s *Sender) deliver(batch [][]byte) bool {
 		metrics.Events.WithLabelValues("dropped").Add(float64(len(batch)))
 		return true
 	}
+	begun := time.Now()
 	for try := 0; s.ctx.Err() == nil; try++ {
 		to := s.destination.Load()
 		endpoint := to.Endpoints[try%len(to.Endpoints)]
@@ -388,6 +402,10 @@ func (s *Sender) deliver(batch [][]byte) bool {
 		s.logger.Load().Warn("events were not taken; trying again",
 			zap.String("endpoint", endpoint), zap.Int("events", len(batch)),
 			zap.Int("try", try+1), zap.Error(err))
+		if s.closed() && time.Since(begun) > lingerMax {
+			s.cancel()
+			return false
+		}
 		// The other endpoints first, then patience.
 		round := try / len(to.Endpoints)
 		if (try+1)%len(to.Endpoints) != 0 {
@@ -446,7 +464,7 @@ func (s *Sender) pause(d time.Duration) {
 }
 
 // syncSpool brings the spool to the disk and its size to the metrics, every moment.
-func (s *Sender) syncSpool(disk *spool) {
+func (s *Sender) syncSpool(disk *spool, stopped chan struct{}) {
 	reported := int64(0)
 	report := func(bytes int64) {
 		metrics.SpoolBytes.Add(float64(bytes - reported))
@@ -456,7 +474,7 @@ func (s *Sender) syncSpool(disk *spool) {
 	defer ticker.Stop()
 	for {
 		select {
-		case <-s.stopped:
+		case <-stopped:
 			report(0)
 			return
 		case <-ticker.C:
@@ -469,11 +487,20 @@ func (s *Sender) syncSpool(disk *spool) {
 	}
 }
 
-// finish closes the spool and counts what memory still holds.
-func (s *Sender) finish() {
-	defer close(s.stopped)
-	defer lingering.Delete(s)
-	s.cancel()
+// finish ends the goroutine unless something came meanwhile.
+func (s *Sender) finish() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.memory) > 0 {
+		return false
+	}
+	s.running = false
+	return true
+}
+
+// give lets go of the spool, and of what nobody takes.
+func (s *Sender) give() {
+	lingering.Delete(s)
 	if disk := s.spool.Swap(nil); disk != nil {
 		if err := disk.sync(); err != nil {
 			s.logger.Load().Warn("spool was not synced", zap.Error(err))
@@ -485,14 +512,12 @@ func (s *Sender) finish() {
 			s.logger.Load().Warn("events stay in the spool", zap.Int("events", pending))
 		}
 	}
-	s.drop()
 	s.client.CloseIdleConnections()
-}
-
-// drop counts what can no longer be sent.
-func (s *Sender) drop() {
+	if s.ctx.Err() == nil {
+		return
+	}
 	s.mu.Lock()
-	s.ended = true
+	s.running, s.dead = false, true
 	lost := len(s.memory)
 	s.memory = nil
 	s.mu.Unlock()

@@ -546,3 +546,17 @@ func check(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// try runs a command on the configuration that ends by itself, and gives what it printed.
+func (g *gateway) try(command string) (string, error) {
+	g.t.Helper()
+	file := filepath.Join(g.t.TempDir(), "Caddyfile")
+	check(g.t, os.WriteFile(file, []byte(g.config), 0o600))
+	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
+	defer cancel()
+	home := g.t.TempDir()
+	run := exec.CommandContext(ctx, caddyBinary, command, "--adapter", "caddyfile", "--config", file)
+	run.Env = append(os.Environ(), "HOME="+home, "XDG_DATA_HOME="+home, "XDG_CONFIG_HOME="+home)
+	text, err := run.CombinedOutput()
+	return string(text), err
+}
