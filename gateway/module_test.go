@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -291,19 +292,29 @@ func TestNoSpellingOfAPathEvadesThePlan(t *testing.T) {
 
 func TestAnAnswerStreamsAndItsHeadersWinOverTheUpstreams(t *testing.T) {
 	t.Parallel()
-	recorder := httptest.NewRecorder()
-	request := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("12345"))
-	w := newWatch(recorder, request, time.Now(), func(h http.Header) { h.Set("RateLimit", "ours") })
-	w.writer().Header().Set("RateLimit", "theirs")
-	w.writer().WriteHeader(http.StatusEarlyHints)
-	if w.writer().Header().Get("RateLimit") != "theirs" {
-		t.Error("early hints carry our headers")
+	watched := make(chan *watch, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(writer http.ResponseWriter, r *http.Request) {
+		w := newWatch(writer, r, time.Now(), func(h http.Header) { h.Set("RateLimit", "ours") })
+		w.writer().Header().Set("RateLimit", "theirs")
+		w.writer().WriteHeader(http.StatusEarlyHints)
+		if w.writer().Header().Get("RateLimit") != "theirs" {
+			t.Error("early hints carry our headers")
+		}
+		_, _ = w.request.Body.Read(make([]byte, 3))
+		_, _ = w.writer().Write([]byte("answer"))
+		watched <- w
+	}))
+	defer server.Close()
+	response, err := http.Post(server.URL, "text/plain", strings.NewReader("12345"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	_, _ = w.request.Body.Read(make([]byte, 3))
-	_, _ = w.writer().Write([]byte("answer"))
-	if recorder.Body.String() != "answer" || recorder.Result().Header.Get("RateLimit") != "ours" {
-		t.Errorf("%q %v", recorder.Body, recorder.Result().Header)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || string(body) != "answer" || response.Header.Get("RateLimit") != "ours" {
+		t.Errorf("%q %v %v", body, response.Header, err)
 	}
+	w := <-watched
 	if w.recorder.Size() != 6 || w.body.read.Load() != 3 || w.status(nil, false, false) != http.StatusOK {
 		t.Errorf("size %d, read %d, status %d", w.recorder.Size(), w.body.read.Load(), w.recorder.Status())
 	}

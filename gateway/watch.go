@@ -151,6 +151,10 @@ func (c *countedBody) Read(into []byte) (int, error) {
 // meteredPath is the path as plans know it: without dots and double slashes, so that no spelling
 // evades a plan's costs, and cut as a node cuts the event's, so that check and event agree.
 func meteredPath(path string) string {
+	if !strings.HasPrefix(path, "/") {
+		// `OPTIONS *`, and a request line that names only the host.
+		path = "/" + path
+	}
 	path = caddyhttp.CleanPath(path, true)
 	if end := strings.IndexAny(path, "?#"); end >= 0 {
 		path = path[:end]
