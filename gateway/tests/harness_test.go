@@ -91,13 +91,13 @@ func findWeir() (string, error) {
 
 // process is a program that a test started, ended at the latest with the test.
 type process struct {
-	t       *testing.T
+	t       testing.TB
 	command *exec.Cmd
 	log     *os.File
 	done    chan struct{}
 }
 
-func start(t *testing.T, logName string, stdout io.Writer, program string, args ...string) *process {
+func start(t testing.TB, logName string, stdout io.Writer, program string, args ...string) *process {
 	t.Helper()
 	log, err := os.Create(filepath.Join(t.TempDir(), logName))
 	check(t, err)
@@ -150,12 +150,12 @@ func (p *process) stop() {
 // node is a Weir node on SQLite.
 type node struct {
 	*process
-	t    *testing.T
+	t    testing.TB
 	addr string
 	db   string
 }
 
-func startNode(t *testing.T) *node {
+func startNode(t testing.TB) *node {
 	t.Helper()
 	n := &node{t: t, addr: "127.0.0.1:0", db: filepath.Join(t.TempDir(), "weir.db")}
 	n.start()
@@ -295,7 +295,7 @@ type upstream struct {
 	ids map[string]int
 }
 
-func startUpstream(t *testing.T) *upstream {
+func startUpstream(t testing.TB) *upstream {
 	t.Helper()
 	u := &upstream{ids: map[string]int{}}
 	u.Server = httptest.NewServer(http.HandlerFunc(u.serve))
@@ -331,7 +331,7 @@ func (u *upstream) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 // reached are the event ids that arrived, each once.
-func (u *upstream) reached(t *testing.T) map[string]int {
+func (u *upstream) reached(t testing.TB) map[string]int {
 	t.Helper()
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -348,13 +348,13 @@ func (u *upstream) reached(t *testing.T) map[string]int {
 // gateway is Caddy with the module.
 type gateway struct {
 	*process
-	t           *testing.T
+	t           testing.TB
 	addr, admin string
 	config      string
 	client      *http.Client
 }
 
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
@@ -363,7 +363,7 @@ func freePort(t *testing.T) string {
 }
 
 // startGateway starts Caddy with `weir { OPTIONS }` before the upstream; site is put before it.
-func startGateway(t *testing.T, up *upstream, options, site string) *gateway {
+func startGateway(t testing.TB, up *upstream, options, site string) *gateway {
 	t.Helper()
 	g := &gateway{t: t, addr: freePort(t), admin: freePort(t)}
 	g.client = &http.Client{
@@ -525,7 +525,7 @@ func (g *gateway) load(ctx context.Context, workers int, key string) func() map[
 }
 
 // eventually asks until there is no error.
-func eventually(t *testing.T, ask func() error) {
+func eventually(t testing.TB, ask func() error) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
@@ -540,7 +540,7 @@ func eventually(t *testing.T, ask func() error) {
 	}
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
