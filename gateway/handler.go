@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -282,7 +283,8 @@ func (h *Handler) decideStrictly(question *check.Question) verdict {
 	if question.Key == "" {
 		return verdict{at: time.Now(), status: http.StatusUnauthorized, own: reasonMissingKey, mode: modeEnforced}
 	}
-	if len(question.Key) > check.KeyBytesMax {
+	// JSON would turn bytes that are no text into others, three for each, and ask about another key.
+	if len(question.Key) > check.KeyBytesMax || !utf8.ValidString(question.Key) {
 		return verdict{
 			at: time.Now(), status: http.StatusUnauthorized, own: check.ReasonUnknownKey, mode: modeEnforced,
 		}
@@ -291,6 +293,11 @@ func (h *Handler) decideStrictly(question *check.Question) verdict {
 	now := time.Now()
 	if err == nil {
 		return decided(decision, cached, now)
+	}
+	var refused *check.RefusedQuestionError
+	if errors.As(err, &refused) {
+		h.logger.Warn("a node refuses to be asked about a request", zap.Error(refused.Cause))
+		return verdict{at: now, status: http.StatusBadRequest, own: reasonRefused, mode: modeEnforced}
 	}
 	h.logger.Debug("no node decided", zap.Error(err), zap.NamedError("cause", errors.Unwrap(err)))
 	verdict := verdict{at: now, own: reasonUndecided, mode: h.Fail.Mode}

@@ -13,8 +13,10 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"go.uber.org/zap"
 
 	"weir/gateway/check"
+	"weir/gateway/internal/fakeweir"
 )
 
 // adapt gives the JSON of the handlers that a site's Caddyfile becomes.
@@ -283,6 +285,8 @@ func TestNoSpellingOfAPathEvadesThePlan(t *testing.T) {
 		"/v1/x": "/v1/x", "/v1//x": "/v1/x", "/a/../v1/x": "/v1/x", "/v1/./x": "/v1/x", "/../v1/x": "/v1/x",
 		"/v1/x?y": "/v1/x", "/a?/../v1/x": "/v1/x", "/v1/x#y": "/v1/x", "": "/",
 		"/" + strings.Repeat("é", 2000): "/" + strings.Repeat("é", 1023),
+		// Bytes that are no text become longer, and are cut after that.
+		"/a\xffb": "/a\uFFFDb", "/" + strings.Repeat("a\xff", 1000): "/" + strings.Repeat("a\uFFFD", 511) + "a",
 	} {
 		if got := meteredPath(path); got != want {
 			t.Errorf("%.40q became %.40q, not %.40q", path, got, want)
@@ -317,5 +321,53 @@ func TestAnAnswerStreamsAndItsHeadersWinOverTheUpstreams(t *testing.T) {
 	w := <-watched
 	if w.recorder.Size() != 6 || w.body.read.Load() != 3 || w.status(nil, false, false) != http.StatusOK {
 		t.Errorf("size %d, read %d, status %d", w.recorder.Size(), w.body.read.Load(), w.recorder.Status())
+	}
+}
+
+// fallback is a handler that lets everything pass which no node decides about.
+func fallback(t *testing.T, fake *fakeweir.Server) *Handler {
+	t.Helper()
+	checker := check.New(check.Config{
+		Endpoints: []string{fake.URL}, Token: fakeweir.Token, Timeout: 20 * time.Second, Together: true,
+	})
+	t.Cleanup(checker.Close)
+	return &Handler{Fail: &Fail{Mode: FailOpen}, checker: checker, logger: zap.NewNop()}
+}
+
+func TestGarbageIsNotAWayPastTheLimits(t *testing.T) {
+	t.Parallel()
+	fake := fakeweir.New()
+	defer fake.Close()
+	h := fallback(t, fake)
+	fake.Break(func(string) fakeweir.Fault {
+		return fakeweir.Fault{Status: http.StatusBadRequest, Code: "invalid_parameter"}
+	})
+	for _, key := range []string{strings.Repeat("\xff", 171), strings.Repeat("\xff", 512), "ok\xc3"} {
+		v := h.decide(&check.Question{Key: key, Method: "GET", Path: "/", RequestID: "1"})
+		if v.passes || v.status != http.StatusUnauthorized || v.own != check.ReasonUnknownKey {
+			t.Errorf("%.12q: %+v", key, v)
+		}
+	}
+	if trips := len(fake.Trips()); trips != 0 {
+		t.Errorf("a node was asked %d times about keys that cannot be", trips)
+	}
+	v := h.decide(&check.Question{Key: "key", Method: "GET", Path: "/", RequestID: "1"})
+	if v.passes || v.status != http.StatusBadRequest || v.reason() != reasonRefused {
+		t.Fatalf("a refused question: %+v", v)
+	}
+	recorder := httptest.NewRecorder()
+	watch := newWatch(recorder, httptest.NewRequest("GET", "/", nil), time.Now(), func(http.Header) {})
+	if err := v.respond(watch); err != nil {
+		t.Fatal(err)
+	}
+	var problem problem
+	if err := json.Unmarshal(recorder.Body.Bytes(), &problem); err != nil || recorder.Code != 400 ||
+		recorder.Header().Get("Content-Type") != "application/problem+json" || problem.Code != reasonRefused {
+		t.Errorf("%d %v %s %v", recorder.Code, recorder.Header(), recorder.Body, err)
+	}
+	// The gateway's own token is no client's fault.
+	fake.Break(func(string) fakeweir.Fault { return fakeweir.Fault{Status: http.StatusForbidden} })
+	if v := h.decide(&check.Question{Key: "key", RequestID: "2"}); !v.passes || v.mode != FailOpen {
+		t.Errorf("a refused token: %+v", v)
 	}
 }

@@ -18,6 +18,7 @@ import (
 const (
 	reasonMissingKey = "missing_key"
 	reasonUndecided  = "undecided"
+	reasonRefused    = "invalid_request"
 )
 
 // Who decided, beside the modes of nodes and the fail policy.
@@ -227,6 +228,8 @@ func (v *verdict) problem(eventID string) problem {
 	case reasonUndecided:
 		p.Type, p.Title = problemTypes+"temporary-reduced-capacity", "Temporarily unavailable"
 		p.Detail = "Whether the request may pass could not be decided in time."
+	case reasonRefused:
+		p.Detail = "Whether the request may pass cannot be asked: its key, method or path is malformed."
 	case check.ReasonSuspended:
 		p.Detail = "The subscription is suspended."
 	default:

@@ -60,7 +60,7 @@ func (w *watch) event(id uuid.UUID, question *check.Question, verdict verdict) *
 		Timestamp: w.started.UTC(),
 		Path:      question.Path,
 		Method:    question.Method,
-		UserAgent: cut(w.request.UserAgent(), userAgentBytesMax),
+		UserAgent: text(w.request.UserAgent(), userAgentBytesMax),
 		Units:     question.Cost,
 		Outcome:   ship.OutcomeAborted,
 	}
@@ -159,7 +159,13 @@ func meteredPath(path string) string {
 	if end := strings.IndexAny(path, "?#"); end >= 0 {
 		path = path[:end]
 	}
-	return cut(path, check.PathBytesMax)
+	return text(path, check.PathBytesMax)
+}
+
+// text is what JSON can say of bytes from outside, at most so many bytes of it. Cutting comes last,
+// because U+FFFD is longer than the byte that it stands for.
+func text(bytes string, most int) string {
+	return cut(strings.ToValidUTF8(bytes, "\uFFFD"), most)
 }
 
 // cut shortens text to at most so many bytes, at a character's edge.

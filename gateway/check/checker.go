@@ -114,8 +114,9 @@ func (c *Checker) Close() {
 	c.client.CloseIdleConnections()
 }
 
-// Ask decides about one request: by a node, by a refusal that still holds (cached is true then), or
-// with an [UndecidedError] after the time-out at the latest.
+// Ask decides about one request: by a node or by a refusal that still holds (cached is true then).
+// Otherwise it fails with an [UndecidedError], after the time-out at the latest, or with a
+// [RefusedQuestionError].
 func (c *Checker) Ask(q *Question) (decision *Decision, cached bool, err error) {
 	now := time.Now()
 	if denial := c.denials.fresh(q, now); denial != nil {
@@ -141,7 +142,13 @@ func (c *Checker) Ask(q *Question) (decision *Decision, cached bool, err error) 
 		}
 		last = err
 		var status *statusError
-		if errors.As(err, &status) && status.ours() {
+		if !errors.As(err, &status) {
+			continue
+		}
+		if status.question() {
+			return nil, false, &RefusedQuestionError{Cause: err}
+		}
+		if status.ours() {
 			c.warn(n, err)
 			break
 		}

@@ -327,3 +327,52 @@ func until(t *testing.T, done func() bool) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+func TestAQuestionThatANodeRefusesIsNotLeftToThePolicy(t *testing.T) {
+	t.Parallel()
+	for _, key := range []string{"key", "schlüssel"} {
+		fake, other := newFake(t), newFake(t)
+		refuse := func(string) fakeweir.Fault {
+			return fakeweir.Fault{Status: http.StatusBadRequest, Code: "invalid_parameter"}
+		}
+		fake.Break(refuse)
+		other.Break(refuse)
+		c := newChecker(t, long, fake, other)
+		for i := range 2 * failuresMax {
+			var refused *RefusedQuestionError
+			if _, _, err := c.Ask(question(key)); !errors.As(err, &refused) {
+				t.Fatalf("try %d about %q ended with %v", i, key, err)
+			}
+		}
+		if trips := len(fake.Trips()) + len(other.Trips()); trips != 2*failuresMax {
+			t.Errorf("%q: asked %d times; another node would say the same, and each is well", key, trips)
+		}
+	}
+	// An item of a batch is refused like a single check.
+	fake := newFake(t)
+	fake.Decide = func(string, uint64) map[string]any {
+		return map[string]any{"error": map[string]any{"code": "invalid_parameter"}}
+	}
+	var refused *RefusedQuestionError
+	if _, _, err := newChecker(t, long, fake).Ask(question("schlüssel")); !errors.As(err, &refused) {
+		t.Errorf("a refused item ended with %v", err)
+	}
+}
+
+func TestANodeThatCannotAnswerNowIsPassedOverAndNotBlamed(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []fakeweir.Fault{
+		{Status: http.StatusNotFound, Code: "not_found"}, {Status: http.StatusRequestTimeout},
+		{Status: http.StatusTooManyRequests},
+	} {
+		ill, well := newFake(t), newFake(t)
+		ill.Break(func(string) fakeweir.Fault { return fault })
+		c := newChecker(t, long, ill, well)
+		for i := range 8 * failuresMax {
+			mustAsk(t, c, question(fmt.Sprintf("key-%d", i)))
+		}
+		if !c.nodes[0].breaker.allows() || len(ill.Trips()) <= failuresMax {
+			t.Errorf("%d opened the breaker after %d trips", fault.Status, len(ill.Trips()))
+		}
+	}
+}

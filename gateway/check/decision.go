@@ -9,6 +9,7 @@ package check
 
 import (
 	"fmt"
+	"net/http"
 	"time"
 )
 
@@ -123,6 +124,18 @@ func (e *UndecidedError) Error() string {
 // Unwrap gives the last node's failure.
 func (e *UndecidedError) Unwrap() error { return e.Cause }
 
+// RefusedQuestionError says that a node understood the gateway and will not answer about this request,
+// whoever asks. The fail policy must not decide then, or garbage would be a way past every limit.
+type RefusedQuestionError struct {
+	// Cause is what the node answered.
+	Cause error
+}
+
+func (e *RefusedQuestionError) Error() string { return "a node refuses the question itself" }
+
+// Unwrap gives what the node answered.
+func (e *RefusedQuestionError) Unwrap() error { return e.Cause }
+
 // statusError is an answer that is not a decision.
 type statusError struct {
 	status int
@@ -136,6 +149,21 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("a node answered %d", e.status)
 }
 
-// ours says that the question or the token is wrong: the node is well, and another node would say
-// the same.
-func (e *statusError) ours() bool { return e.status >= 400 && e.status < 500 }
+// question says that what was asked is wrong: any node would say the same.
+func (e *statusError) question() bool { return e.status == http.StatusBadRequest }
+
+// ours says that the gateway is wrong, most likely its token: another node would say the same.
+func (e *statusError) ours() bool { return e.client() && !e.question() && !e.passing() }
+
+// passing says that another node may answer although this one, which is well, did not.
+func (e *statusError) passing() bool {
+	switch e.status {
+	case http.StatusNotFound, http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return true
+	default:
+		return false
+	}
+}
+
+// client says that the node is well and blames whoever asked.
+func (e *statusError) client() bool { return e.status >= 400 && e.status < 500 }

@@ -194,7 +194,7 @@ func (n *node) note(checks int, err error) {
 	case err == nil:
 		metrics.RoundTrips.WithLabelValues("ok").Inc()
 		n.breaker.succeeded()
-	case errors.As(err, &status) && status.ours():
+	case errors.As(err, &status) && status.client():
 		// A wrong token or question says nothing about the node.
 		metrics.RoundTrips.WithLabelValues("failed").Inc()
 	case n.ctx.Err() != nil:

@@ -21,6 +21,9 @@ const Token = "fake-token"
 type Fault struct {
 	// Status answers this instead of 200.
 	Status int
+	// Code makes the answer with Status a problem document, as a node's are; without, it is some
+	// other server's.
+	Code string
 	// RetryAfter goes with Status, in seconds.
 	RetryAfter string
 	// Wait holds the answer back until it is closed or the client leaves.
@@ -148,7 +151,11 @@ func (s *Server) broken(w http.ResponseWriter, r *http.Request) (Fault, bool) {
 		if fault.RetryAfter != "" {
 			w.Header().Set("Retry-After", fault.RetryAfter)
 		}
-		w.WriteHeader(fault.Status)
+		if fault.Code != "" {
+			refuse(w, fault.Status, fault.Code)
+		} else {
+			w.WriteHeader(fault.Status)
+		}
 		return fault, true
 	}
 	return fault, false
@@ -302,6 +309,13 @@ func (s *Server) cluster(w http.ResponseWriter, _ *http.Request) {
 		nodes = append(nodes, map[string]any{"id": id, "http": address})
 	}
 	write(w, map[string]any{"nodes": nodes})
+}
+
+// refuse answers as a node refuses.
+func refuse(w http.ResponseWriter, status int, code string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"status": status, "code": code})
 }
 
 func write(w http.ResponseWriter, value any) {
