@@ -364,6 +364,9 @@ func TestANodeThatCannotAnswerNowIsPassedOverAndNotBlamed(t *testing.T) {
 	for _, fault := range []fakeweir.Fault{
 		{Status: http.StatusNotFound, Code: "not_found"}, {Status: http.StatusRequestTimeout},
 		{Status: http.StatusTooManyRequests},
+		{Status: http.StatusServiceUnavailable, Code: "subscription_busy"},
+		{Status: http.StatusServiceUnavailable, Code: "store_unavailable"},
+		{Status: http.StatusServiceUnavailable, Code: "undecided"},
 	} {
 		ill, well := newFake(t), newFake(t)
 		ill.Break(func(string) fakeweir.Fault { return fault })
@@ -372,7 +375,25 @@ func TestANodeThatCannotAnswerNowIsPassedOverAndNotBlamed(t *testing.T) {
 			mustAsk(t, c, question(fmt.Sprintf("key-%d", i)))
 		}
 		if !c.nodes[0].breaker.allows() || len(ill.Trips()) <= failuresMax {
-			t.Errorf("%d opened the breaker after %d trips", fault.Status, len(ill.Trips()))
+			t.Errorf("%d %s opened the breaker after %d trips", fault.Status, fault.Code, len(ill.Trips()))
+		}
+	}
+}
+
+func TestABatchBlamesTheNodeOnlyForWhatIsItsOwn(t *testing.T) {
+	t.Parallel()
+	busy := answer{err: itemError("subscription_busy")}
+	away := answer{err: errors.New("connection refused")}
+	decided := answer{decision: &Decision{}}
+	for name, c := range map[string]struct {
+		answers []answer
+		blamed  bool
+	}{
+		"all busy": {[]answer{busy, busy}, false}, "one decided": {[]answer{away, decided}, false},
+		"all away": {[]answer{away, away}, true}, "busy and away": {[]answer{busy, away}, true},
+	} {
+		if err := outcome(c.answers); (err != nil && faulty(err)) != c.blamed {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -165,5 +165,16 @@ func (e *statusError) passing() bool {
 	}
 }
 
+// faulty says that the node as a whole is not well, so that it helps to leave it alone.
+func (e *statusError) faulty() bool {
+	switch e.code {
+	case "subscription_busy", "undecided", "store_unavailable", "not_found":
+		// About one subscription; the node may well decide about others.
+		return false
+	default:
+		return !e.client()
+	}
+}
+
 // client says that the node is well and blames whoever asked.
 func (e *statusError) client() bool { return e.status >= 400 && e.status < 500 }

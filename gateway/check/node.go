@@ -174,28 +174,39 @@ func (n *node) flyBatch(questions []*Question) []answer {
 	ctx, cancel := context.WithTimeout(n.ctx, n.timeout)
 	defer cancel()
 	answers := n.batch(ctx, questions)
-	// One decision shows that the node decides, whatever became of the neighbours.
-	err := answers[0].err
+	n.note(len(questions), outcome(answers))
+	return answers
+}
+
+// outcome is what a batch tells about the node: one decision shows that it decides, whatever became
+// of the neighbours; otherwise what speaks against the node counts.
+func outcome(answers []answer) (err error) {
 	for _, a := range answers {
 		if a.err == nil {
-			err = nil
-			break
+			return nil
+		}
+		if err == nil || faulty(a.err) && !faulty(err) {
+			err = a.err
 		}
 	}
-	n.note(len(questions), err)
-	return answers
+	return err
+}
+
+// faulty says whether a failure is the node's and not one question's.
+func faulty(err error) bool {
+	var status *statusError
+	return !errors.As(err, &status) || status.faulty()
 }
 
 // note counts a round trip and tells the breaker.
 func (n *node) note(checks int, err error) {
 	metrics.ChecksSent.Add(float64(checks))
-	var status *statusError
 	switch {
 	case err == nil:
 		metrics.RoundTrips.WithLabelValues("ok").Inc()
 		n.breaker.succeeded()
-	case errors.As(err, &status) && status.client():
-		// A wrong token or question says nothing about the node.
+	case !faulty(err):
+		// A wrong token or question, or a subscription that is busy, says nothing about the node.
 		metrics.RoundTrips.WithLabelValues("failed").Inc()
 	case n.ctx.Err() != nil:
 		// The configuration that this node belonged to is gone.
