@@ -116,15 +116,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.acquireChecker(target); err != nil {
 		return err
 	}
-	if err := h.acquireSender(ctx, target); err != nil {
-		return err
-	}
-	app, err := ctx.App(appName)
-	if err != nil {
-		return fmt.Errorf("weir: %w", err)
-	}
-	app.(*App).add(h.sender)
-	return nil
+	return h.acquireSender(ctx, target)
 }
 
 func (h *Handler) acquireChecker(target string) error {
@@ -156,21 +148,22 @@ func (h *Handler) acquireSender(ctx caddy.Context, target string) error {
 	tuning := ship.Tuning{
 		Flush: time.Duration(h.Flush), Batch: h.Batch, Buffer: h.Buffer, SpoolBytesMax: h.SpoolMax,
 	}
-	found, loaded, err := senders.LoadOrNew(key, func() (caddy.Destructor, error) {
-		return &pooledSender{Sender: ship.New(h.spool, destination, tuning, h.logger)}, nil
+	found, _, err := senders.LoadOrNew(key, func() (caddy.Destructor, error) {
+		return pooledSender{ship.New(h.spool, destination, tuning, h.logger)}, nil
 	})
 	if err != nil {
 		return fmt.Errorf("weir: %w", err)
 	}
-	sender := found.(*pooledSender)
-	h.senderKey, h.sender = key, sender.Sender
-	if err := sender.claim(ctx.Done(), target); err != nil {
-		return err
+	sender := found.(pooledSender).Sender
+	h.senderKey, h.sender = key, sender
+	app, err := ctx.App(appName)
+	if err != nil {
+		return fmt.Errorf("weir: %w", err)
 	}
-	if loaded {
-		sender.Retune(destination, tuning, h.logger)
-	}
-	return nil
+	// The sender may be working for the configuration that this one replaces, if it is not refused.
+	return app.(*App).add(use{sender: sender, target: target, apply: func() func() {
+		return sender.Retune(destination, tuning, h.logger)
+	}})
 }
 
 // Cleanup gives back what Provision took; also when that failed half-way.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -13,10 +14,12 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"github.com/google/uuid"
 	"go.uber.org/zap"
 
 	"weir/gateway/check"
 	"weir/gateway/internal/fakeweir"
+	"weir/gateway/ship"
 )
 
 // adapt gives the JSON of the handlers that a site's Caddyfile becomes.
@@ -369,5 +372,100 @@ func TestGarbageIsNotAWayPastTheLimits(t *testing.T) {
 	fake.Break(func(string) fakeweir.Fault { return fakeweir.Fault{Status: http.StatusForbidden} })
 	if v := h.decide(&check.Question{Key: "key", RequestID: "2"}); !v.passes || v.mode != FailOpen {
 		t.Errorf("a refused token: %+v", v)
+	}
+}
+
+// running loads a configuration as `caddy run` and `caddy reload` do. Handlers share one spool.
+func running(t *testing.T, spool, listen string, endpoints ...string) error {
+	t.Helper()
+	var routes []any
+	for _, endpoint := range endpoints {
+		routes = append(routes, map[string]any{"handle": []any{map[string]any{
+			"handler": "weir", "endpoints": []string{endpoint}, "token": fakeweir.Token,
+			"spool": spool, "flush": "20ms",
+		}}})
+	}
+	text, err := json.Marshal(map[string]any{
+		"admin": map[string]any{"disabled": true, "config": map[string]any{"persist": false}},
+		"apps": map[string]any{"http": map[string]any{"servers": map[string]any{"s": map[string]any{
+			"listen": []string{listen}, "routes": routes,
+		}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return caddy.Load(text, true)
+}
+
+func TestARefusedConfigurationChangesNothingThatRuns(t *testing.T) {
+	fake := fakeweir.New()
+	defer fake.Close()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	const away = "http://127.0.0.1:1"
+	spool := t.TempDir()
+	if err := running(t, spool, "127.0.0.1:0", fake.URL); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	var sender *ship.Sender
+	senders.Range(func(key, value any) bool {
+		if key == "spool "+spool {
+			sender = value.(pooledSender).Sender
+		}
+		return sender == nil
+	})
+	sent := 0
+	arrives := func() bool {
+		sender.Put(&ship.Event{ID: uuid.Must(uuid.NewV7()), Timestamp: time.Now().UTC(), Path: "/", Method: "GET"})
+		sent++
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+			if events, _ := fake.Ledger(); len(events) == sent {
+				return true
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return false
+	}
+	if !arrives() {
+		t.Fatal("nothing is sent")
+	}
+	// Refused while it is read.
+	if err := running(t, spool, "127.0.0.1:0", away, "not a URL"); err == nil {
+		t.Fatal("a wrong endpoint is taken")
+	}
+	if !arrives() {
+		t.Fatal("a configuration that was refused redirects events")
+	}
+	// Refused while it starts. Caddy starts apps in any order, so this is tried more than once.
+	for range 8 {
+		if err := running(t, spool, taken.Addr().String(), away); err == nil {
+			t.Fatal("an address that is taken is taken again")
+		}
+		if !arrives() {
+			t.Fatal("a configuration that could not start redirects events")
+		}
+	}
+	// One that is taken does; what waits goes there as soon as the next names it again.
+	if err := running(t, spool, "127.0.0.1:0", away); err != nil {
+		t.Fatal(err)
+	}
+	sender.Put(&ship.Event{ID: uuid.Must(uuid.NewV7()), Timestamp: time.Now().UTC(), Path: "/", Method: "GET"})
+	if events, _ := fake.Ledger(); len(events) != sent {
+		t.Errorf("%d events arrived, %d were sent before the change", len(events), sent)
+	}
+	sent++
+	if err := running(t, spool, "127.0.0.1:0", fake.URL); err != nil {
+		t.Fatal(err)
+	}
+	if !arrives() {
+		t.Error("what waited is not sent after the second change")
 	}
 }

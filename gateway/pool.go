@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -32,34 +31,16 @@ func (c pooledChecker) Destruct() error {
 	return nil
 }
 
-type pooledSender struct {
-	*ship.Sender
-	mu sync.Mutex
-	// config and target tell handlers of one configuration that contradict each other.
-	config <-chan struct{}
-	target string
-}
+type pooledSender struct{ *ship.Sender }
 
 // Destruct ends a sender that no configuration uses: at a reload its requests still run, at the end
 // of the process they have ended.
-func (s *pooledSender) Destruct() error {
+func (s pooledSender) Destruct() error {
 	if caddy.Exiting() {
 		s.Close(drainTime)
 	} else {
 		s.Close(0)
 	}
-	return nil
-}
-
-// claim lets one configuration use the sender for one target.
-func (s *pooledSender) claim(config <-chan struct{}, target string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.config == config && s.target != target {
-		return fmt.Errorf("weir: two handlers share a spool but not endpoints and token; " +
-			"give each a folder of its own")
-	}
-	s.config, s.target = config, target
 	return nil
 }
 

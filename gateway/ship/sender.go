@@ -96,17 +96,24 @@ func New(spoolDir string, to Destination, tuning Tuning, logger *zap.Logger) *Se
 		closing: make(chan struct{}),
 		ctx:     ctx, cancel: cancel,
 	}
-	s.Retune(to, tuning, logger)
+	s.set(&to, &tuning, logger)
 	return s
 }
 
-// Retune lets a new configuration use the Sender; what waits goes to the new destination.
-func (s *Sender) Retune(to Destination, tuning Tuning, logger *zap.Logger) {
+// Retune lets a new configuration use the Sender; what waits goes to the new destination. undo
+// brings the settings back that were there before.
+func (s *Sender) Retune(to Destination, tuning Tuning, logger *zap.Logger) (undo func()) {
+	oldTo, oldTuning, oldLogger := s.destination.Load(), s.tuning.Load(), s.logger.Load()
+	s.set(&to, &tuning, logger)
+	return func() { s.set(oldTo, oldTuning, oldLogger) }
+}
+
+func (s *Sender) set(to *Destination, tuning *Tuning, logger *zap.Logger) {
 	if logger == nil {
 		logger = zap.NewNop()
 	}
-	s.destination.Store(&to)
-	s.tuning.Store(&tuning)
+	s.destination.Store(to)
+	s.tuning.Store(tuning)
 	s.logger.Store(logger)
 	if disk := s.spool.Load(); disk != nil {
 		disk.resize(tuning.SpoolBytesMax)
