@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"strconv"
 	"time"
@@ -45,16 +46,21 @@ type refusedError struct {
 	status int
 	// after is how long the node asks to wait, 0 when it does not say.
 	after time.Duration
+	// problem says that the answer is a problem document, as all of a node's refusals are.
+	problem bool
 }
 
 func (e *refusedError) Error() string { return fmt.Sprintf("a node answered %d", e.status) }
 
 // content says that the batch itself is wrong or too large: sent again it would be refused again.
+// Events are dropped for it, so it is believed of a node alone: a proxy or a server that took the
+// node's place may answer 400 to everything. Too large it may be for any of them.
 func (e *refusedError) content() bool {
 	switch e.status {
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity,
-		http.StatusUnsupportedMediaType:
+	case http.StatusRequestEntityTooLarge:
 		return true
+	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusUnsupportedMediaType:
+		return e.problem
 	default:
 		return false
 	}
@@ -114,7 +120,10 @@ func post(
 		return verdict{}, fmt.Errorf("reading an answer: %w", err)
 	}
 	if response.StatusCode != http.StatusOK {
-		refused := &refusedError{status: response.StatusCode}
+		kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
+		refused := &refusedError{
+			status: response.StatusCode, problem: err == nil && kind == "application/problem+json",
+		}
 		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil {
 			refused.after = time.Duration(seconds) * time.Second
 		}

@@ -127,6 +127,41 @@ func TestOneBadEventDoesNotHoldUpItsNeighbours(t *testing.T) {
 	}
 }
 
+func TestEventsAreDroppedForANodesWordAlone(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{
+		http.StatusBadRequest, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity,
+	} {
+		fake := newFake(t)
+		var tries atomic.Int64
+		fake.Break(func(string) (fault fakeweir.Fault) {
+			if tries.Add(1) < 3 {
+				fault.Status = status
+			}
+			return fault
+		})
+		s := newSender(t, fake, "", quick)
+		for range 4 {
+			s.Put(event())
+		}
+		s.Close(10 * time.Second)
+		if got := recorded(fake); got != 4 {
+			t.Errorf("%d of 4 events arrived after some server answered %d", got, status)
+		}
+	}
+	for _, c := range []struct {
+		status         int
+		problem, wrong bool
+	}{
+		{http.StatusBadRequest, true, true}, {http.StatusBadRequest, false, false},
+		{http.StatusRequestEntityTooLarge, false, true}, {http.StatusServiceUnavailable, true, false},
+	} {
+		if got := isContent(&refusedError{status: c.status, problem: c.problem}); got != c.wrong {
+			t.Errorf("%d, a problem document %v: %v", c.status, c.problem, got)
+		}
+	}
+}
+
 func TestASpoolTakesUpWhereAKilledProcessStopped(t *testing.T) {
 	t.Parallel()
 	fake, dir := newFake(t), t.TempDir()

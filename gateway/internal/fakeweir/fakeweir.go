@@ -278,7 +278,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if poisoned {
-		w.WriteHeader(http.StatusUnprocessableEntity)
+		refuse(w, http.StatusUnprocessableEntity, "invalid_event")
 		return
 	}
 	accepted, duplicates := 0, 0
