@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/google/uuid"
 	"go.uber.org/zap"
@@ -467,5 +469,49 @@ func TestARefusedConfigurationChangesNothingThatRuns(t *testing.T) {
 	}
 	if !arrives() {
 		t.Error("what waited is not sent after the second change")
+	}
+}
+
+func TestWhatAShadowLetsThroughIsReported(t *testing.T) {
+	t.Parallel()
+	fake := fakeweir.New()
+	h := fallback(t, fake)
+	fake.Close()
+	h.Shadow = true
+	h.Fail = &Fail{Mode: FailLocal, Limit: 1, Window: caddy.Duration(time.Hour)}
+	h.buckets = check.NewBuckets(1, time.Hour)
+	for i := range 2 {
+		v := h.decide(&check.Question{Key: "key", RequestID: strconv.Itoa(i)})
+		if !v.passes || !v.recordable() {
+			t.Errorf("request %d beyond a limit of 1: %+v", i+1, v)
+		}
+	}
+	// Nobody is there to report these for.
+	for _, key := range []string{"", "\xff"} {
+		if v := h.decide(&check.Question{Key: key}); !v.passes || v.recordable() {
+			t.Errorf("key %q: %+v", key, v)
+		}
+	}
+}
+
+func TestEarlyHintsAreNotTheAnswer(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		written  int
+		err      error
+		panicked bool
+		want     int
+	}{
+		{http.StatusEarlyHints, nil, true, http.StatusInternalServerError},
+		{http.StatusEarlyHints, caddyhttp.Error(http.StatusBadGateway, nil), false, http.StatusBadGateway},
+		{http.StatusProcessing, nil, false, http.StatusOK},
+		{http.StatusSwitchingProtocols, nil, false, http.StatusSwitchingProtocols},
+		{http.StatusTeapot, nil, true, http.StatusTeapot},
+	} {
+		watch := newWatch(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), time.Now(), func(http.Header) {})
+		watch.writer().WriteHeader(c.written)
+		if got := watch.status(c.err, c.panicked, false); got != c.want {
+			t.Errorf("%d, then %v, panicked %v: %d, not %d", c.written, c.err, c.panicked, got, c.want)
+		}
 	}
 }

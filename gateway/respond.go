@@ -74,12 +74,12 @@ func (v *verdict) word() string {
 	return "denied"
 }
 
-// recordable says whether there is a subscription to report the request for.
+// recordable says whether there may be a subscription to report the request for.
 func (v *verdict) recordable() bool {
 	if v.decision != nil {
 		return v.decision.SubscriptionID != ""
 	}
-	return v.own == reasonUndecided || v.mode == FailLocal
+	return v.own != reasonMissingKey && v.own != check.ReasonUnknownKey
 }
 
 // retryAfter is in whole seconds, 0 when waiting does not help.

@@ -97,7 +97,9 @@ func (w *watch) finish(event *ship.Event, err error, panicked bool) {
 // status is the one that was written, or else what will be: errors are written by Caddy after the
 // handlers have returned.
 func (w *watch) status(err error, panicked, gone bool) int {
-	if written := w.recorder.Status(); written != 0 {
+	// Early hints and the like come before the answer; 101 is one.
+	written := w.recorder.Status()
+	if written >= http.StatusOK || written == http.StatusSwitchingProtocols {
 		return written
 	}
 	var failed caddyhttp.HandlerError
