@@ -154,7 +154,7 @@ func (s *Sender) open() error {
 	pending, _ := opened.counts()
 	metrics.EventsPending.Add(float64(pending))
 	s.spool.Store(opened)
-	go s.syncSpool(opened, s.stopped)
+	go s.syncSpool(opened)
 	return nil
 }
 
@@ -218,6 +218,7 @@ func (s *Sender) put(ticket Ticket, event *Event) {
 	if s.closed() {
 		// A request of a configuration long gone came through only now.
 		s.runLocked()
+		lingering.Store(s, nil)
 	}
 	s.mu.Unlock()
 	metrics.EventsPending.Inc()
@@ -247,7 +248,11 @@ func (s *Sender) Close(wait time.Duration) {
 		return
 	}
 	if wait == 0 {
-		lingering.Store(s, nil)
+		s.mu.Lock()
+		if s.running {
+			lingering.Store(s, nil)
+		}
+		s.mu.Unlock()
 		return
 	}
 	s.await(wait)
@@ -309,24 +314,34 @@ func (s *Sender) run(stopped chan struct{}) {
 			}
 		}
 		idle := s.closed() && s.requests.Load() == 0
+		disk, seen := s.spool.Load(), uint64(0)
+		if disk != nil {
+			seen = disk.puts()
+		}
 		s.sendAll()
-		if s.ctx.Err() != nil || idle && s.finish() {
-			s.give()
+		if s.ctx.Err() != nil {
+			s.give(s.spool.Swap(nil))
+			s.die()
+			return
+		}
+		if idle && s.finish(disk, seen) {
+			s.give(disk)
 			return
 		}
 	}
 }
 
-// sendAll sends until less than a batch was there.
+// sendAll sends what waits, as long as that is more than a batch: what comes meanwhile makes the
+// next one.
 func (s *Sender) sendAll() {
-	for s.ctx.Err() == nil {
-		if s.sendMemory()+s.sendSpool() == 0 {
-			return
-		}
+	for more := true; more && s.ctx.Err() == nil; {
+		fromMemory, fromSpool := s.sendMemory(), s.sendSpool()
+		more = fromMemory || fromSpool
 	}
 }
 
-func (s *Sender) sendMemory() int {
+// sendMemory sends a batch; more says that more had waited.
+func (s *Sender) sendMemory() (more bool) {
 	s.mu.Lock()
 	count, bytes := 0, 0
 	most := s.tuning.Load().Batch
@@ -336,13 +351,14 @@ func (s *Sender) sendMemory() int {
 	}
 	batch := s.memory[:count:count]
 	s.memory = s.memory[count:]
+	more = len(s.memory) > 0
 	if len(s.memory) == 0 {
 		s.memory = nil
 	}
 	s.held = count
 	s.mu.Unlock()
 	if count == 0 {
-		return 0
+		return false
 	}
 	done := s.deliver(batch)
 	s.mu.Lock()
@@ -354,35 +370,36 @@ func (s *Sender) sendMemory() int {
 	if done {
 		metrics.EventsPending.Sub(float64(count))
 	}
-	return count
+	return more
 }
 
-func (s *Sender) sendSpool() int {
+// sendSpool sends a batch; more says that more had waited.
+func (s *Sender) sendSpool() (more bool) {
 	disk := s.spool.Load()
 	if disk == nil {
-		return 0
+		return false
 	}
-	records, position, err := disk.next(s.tuning.Load().Batch, batchBytesMax)
+	records, position, more, err := disk.next(s.tuning.Load().Batch, batchBytesMax)
 	if err != nil {
 		s.logger.Load().Error("spool cannot be read", zap.Error(err))
-		return 0
+		return false
 	}
 	if len(records) == 0 {
-		return 0
+		return false
 	}
 	batch := make([][]byte, len(records))
 	for i, r := range records {
 		batch[i] = r.json
 	}
 	if !s.deliver(batch) {
-		return 0
+		return false
 	}
 	if err := disk.ack(position, len(records)); err != nil {
 		// They are sent again after a restart, and counted once.
 		s.logger.Load().Warn("spool's position was not written", zap.Error(err))
 	}
 	metrics.EventsPending.Sub(float64(len(records)))
-	return len(records)
+	return more
 }
 
 // deliver tries until the batch is taken; false when the sender is stopped before.
@@ -470,8 +487,9 @@ func (s *Sender) pause(d time.Duration) {
 	}
 }
 
-// syncSpool brings the spool to the disk and its size to the metrics, every moment.
-func (s *Sender) syncSpool(disk *spool, stopped chan struct{}) {
+// syncSpool brings the spool to the disk and its size to the metrics, every moment until it is
+// closed.
+func (s *Sender) syncSpool(disk *spool) {
 	reported := int64(0)
 	report := func(bytes int64) {
 		metrics.SpoolBytes.Add(float64(bytes - reported))
@@ -481,7 +499,7 @@ func (s *Sender) syncSpool(disk *spool, stopped chan struct{}) {
 	defer ticker.Stop()
 	for {
 		select {
-		case <-stopped:
+		case <-disk.gone:
 			report(0)
 			return
 		case <-ticker.C:
@@ -494,21 +512,28 @@ func (s *Sender) syncSpool(disk *spool, stopped chan struct{}) {
 	}
 }
 
-// finish ends the goroutine unless something came meanwhile.
-func (s *Sender) finish() bool {
+// finish ends the goroutine unless a request or an event came meanwhile; seen is what the spool had
+// taken before it was last worked off. What comes afterwards finds the spool closed, goes to memory
+// and starts another goroutine.
+func (s *Sender) finish(disk *spool, seen uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.memory) > 0 {
+	if len(s.memory) > 0 || s.requests.Load() > 0 || s.spool.Load() != disk {
 		return false
 	}
+	// Not whether any are pending: those that could not be read now would keep it for ever.
+	if disk != nil && !disk.closeUnlessPut(seen) {
+		return false
+	}
+	s.spool.Store(nil)
 	s.running = false
+	lingering.Delete(s)
 	return true
 }
 
-// give lets go of the spool, and of what nobody takes.
-func (s *Sender) give() {
-	lingering.Delete(s)
-	if disk := s.spool.Swap(nil); disk != nil {
+// give lets go of the spool.
+func (s *Sender) give(disk *spool) {
+	if disk != nil {
 		if err := disk.sync(); err != nil {
 			s.logger.Load().Warn("spool was not synced", zap.Error(err))
 		}
@@ -520,11 +545,13 @@ func (s *Sender) give() {
 		}
 	}
 	s.client.CloseIdleConnections()
-	if s.ctx.Err() == nil {
-		return
-	}
+}
+
+// die drops what nobody took in time, and lets no other goroutine follow.
+func (s *Sender) die() {
 	s.mu.Lock()
 	s.running, s.dead = false, true
+	lingering.Delete(s)
 	lost := len(s.memory)
 	s.memory = nil
 	s.mu.Unlock()

@@ -1,9 +1,13 @@
 package ship
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -194,7 +198,7 @@ func TestASpoolTakesUpWhereAKilledProcessStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Ten were acknowledged.
-	records, position, err := disk.next(10, batchBytesMax)
+	records, position, _, err := disk.next(10, batchBytesMax)
 	if err != nil || len(records) != 10 {
 		t.Fatal(len(records), err)
 	}
@@ -309,6 +313,140 @@ func TestAReloadedSenderTakesWhatComesLate(t *testing.T) {
 	// Its goroutine has ended or will; what comes now is sent all the same.
 	s.Put(event())
 	until(t, func() bool { return recorded(fake) == 22 })
+}
+
+// syncing counts goroutines that bring a spool to the disk. Only tests that run alone may ask.
+func syncing() int {
+	stacks := make([]byte, 1<<20)
+	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "syncSpool(")
+}
+
+func TestNothingRunsOnForASpoolThatIsGivenBack(t *testing.T) {
+	fake := newFake(t)
+	s := newSender(t, fake, t.TempDir(), quick)
+	s.Put(event())
+	until(t, func() bool { return syncing() == 1 })
+	s.Close(10 * time.Second)
+	until(t, func() bool { return syncing() == 0 })
+}
+
+func TestASenderEndsOnlyWhenNothingCameMeanwhile(t *testing.T) {
+	t.Parallel()
+	fake := newFake(t)
+	closing := func(dir string) *Sender {
+		s := New(dir, Destination{Endpoints: []string{fake.URL}, Token: fakeweir.Token}, quick, nil)
+		if err := s.open(); err != nil {
+			t.Fatal(err)
+		}
+		s.running = true
+		return s
+	}
+	s := closing(t.TempDir())
+	disk := s.spool.Load()
+	seen := disk.puts()
+	s.Enter()
+	if s.finish(disk, seen) {
+		t.Error("ended although a request had come")
+	}
+	s.Leave()
+	s.Put(event())
+	if s.finish(disk, seen) {
+		t.Error("ended although the spool had taken an event")
+	}
+	if !s.finish(disk, disk.puts()) || s.running || s.spool.Load() != nil {
+		t.Error("did not end although nothing came")
+	}
+	// A request that holds the spool still does not write behind its end.
+	one := event()
+	json, _ := one.encode()
+	if err := disk.end(one.ID, json, 0); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a closed spool took an event: %v", err)
+	}
+	if _, err := disk.begin(one.ID, json); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a closed spool took a request: %v", err)
+	}
+	s.give(disk)
+	memory := closing("")
+	memory.Put(event())
+	if memory.finish(nil, 0) {
+		t.Error("ended although memory had an event")
+	}
+}
+
+func TestTheEndOfTheProcessWaitsForASenderThatWasRevived(t *testing.T) {
+	t.Parallel()
+	fake := newFake(t)
+	s := newSender(t, fake, "", Tuning{Flush: time.Hour, Batch: 1000, Buffer: 1000})
+	s.Close(0)
+	lingers := func() bool { _, ok := lingering.Load(s); return ok }
+	until(t, func() bool { return !lingers() })
+	hang := make(chan struct{})
+	fake.Break(func(string) fakeweir.Fault { return fakeweir.Fault{Wait: hang} })
+	s.Put(event())
+	if !lingers() {
+		t.Error("nobody would wait for it")
+	}
+	close(hang)
+	until(t, func() bool { return recorded(fake) == 1 && !lingers() })
+}
+
+func TestWhatComesWhileABatchIsSentMakesTheNext(t *testing.T) {
+	t.Parallel()
+	for name, spool := range map[string]bool{"memory": false, "spool": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake, dir := newFake(t), ""
+			if spool {
+				dir = t.TempDir()
+			}
+			s := New(dir, Destination{Endpoints: []string{fake.URL}, Token: fakeweir.Token}, quick, nil)
+			if err := s.open(); err != nil {
+				t.Fatal(err)
+			}
+			fake.Break(func(string) fakeweir.Fault {
+				s.Put(event())
+				return fakeweir.Fault{}
+			})
+			for range 25 {
+				s.Put(event())
+			}
+			s.sendAll()
+			// 10, 10, and the 5 with the 2 that had come; the one that came during the third waits.
+			sizes := []int{}
+			for _, batch := range fake.Batches() {
+				sizes = append(sizes, len(batch))
+			}
+			if !slices.Equal(sizes, []int{10, 10, 7}) {
+				t.Errorf("batches of %v", sizes)
+			}
+			if disk := s.spool.Load(); disk != nil {
+				disk.close()
+			}
+		})
+	}
+}
+
+func TestASegmentThatIsFullReachesTheDiskToo(t *testing.T) {
+	t.Parallel()
+	disk, err := openSpool(t.TempDir(), 64<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.close()
+	one := event()
+	one.Path = strings.Repeat("x", 60<<10)
+	json, _ := one.encode()
+	for len(disk.segments) < 3 {
+		if err := disk.end(one.ID, json, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files := disk.unsynced(); len(files) != 3 {
+		t.Errorf("%d of 3 segments are brought to the disk", len(files))
+	}
+	if files := disk.unsynced(); len(files) != 0 {
+		t.Errorf("%d are brought there again", len(files))
+	}
 }
 
 func TestADamagedRecordEndsASegmentAndNotTheSpool(t *testing.T) {

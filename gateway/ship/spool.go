@@ -50,8 +50,12 @@ type spool struct {
 	bytes    int64
 	// pending are ended events that are not acknowledged.
 	pending int
-	buffer  []byte
-	dirty   bool
+	// ended counts events that were ever put.
+	ended  uint64
+	buffer []byte
+	closed bool
+	// gone is closed with the spool.
+	gone chan struct{}
 }
 
 type segment struct {
@@ -62,6 +66,8 @@ type segment struct {
 	open int
 	// retired says that it could not be written once, and is only read.
 	retired bool
+	// dirty says that what was written may not be on the disk itself.
+	dirty bool
 }
 
 // position is a place between two records.
@@ -86,7 +92,7 @@ func openSpool(dir string, bytesMax int64) (*spool, error) {
 		}
 		return nil, fmt.Errorf("the spool %s is in use by another process: %w", dir, err)
 	}
-	s := &spool{dir: dir, bytesMax: bytesMax, lock: lock}
+	s := &spool{dir: dir, bytesMax: bytesMax, lock: lock, gone: make(chan struct{})}
 	ours.Store(dir, s)
 	if err := s.recover(); err != nil {
 		s.close()
@@ -115,6 +121,7 @@ func (s *spool) end(id uuid.UUID, json []byte, began uint64) error {
 		return err
 	}
 	s.pending++
+	s.ended++
 	s.release(began)
 	return nil
 }
@@ -135,8 +142,11 @@ func (s *spool) abandon(began uint64) {
 	s.release(began)
 }
 
-// put writes one record. Called with the lock held.
+// put writes one record; [os.ErrClosed] says that the spool is given back. Called with the lock held.
 func (s *spool) put(r record) (*segment, error) {
+	if s.closed {
+		return nil, os.ErrClosed
+	}
 	if len(r.json) > recordBytesMax-recordBytesMin {
 		return nil, fmt.Errorf("an event of %d bytes is too large for the spool", len(r.json))
 	}
@@ -162,7 +172,7 @@ func (s *spool) put(r record) (*segment, error) {
 	}
 	active.size += r.size()
 	s.bytes += r.size()
-	s.dirty = true
+	active.dirty = true
 	return active, nil
 }
 
@@ -184,10 +194,10 @@ func (s *spool) addSegment(seq uint64) (*segment, error) {
 }
 
 // next reads up to `most` ended events after the acknowledged position, and says which position
-// acknowledges them.
-func (s *spool) next(most int, bytesMax int) ([]record, position, error) {
+// acknowledges them and whether more wait than were read.
+func (s *spool) next(most int, bytesMax int) (found []record, at position, more bool, err error) {
 	s.mu.Lock()
-	at := s.acked
+	at = s.acked
 	type window struct {
 		seq  uint64
 		file *os.File
@@ -201,7 +211,6 @@ func (s *spool) next(most int, bytesMax int) ([]record, position, error) {
 	}
 	s.mu.Unlock()
 
-	var found []record
 	bytes := 0
 	for _, w := range windows {
 		offset := int64(len(segmentMagic))
@@ -217,11 +226,11 @@ func (s *spool) next(most int, bytesMax int) ([]record, position, error) {
 				break
 			}
 			if err != nil {
-				return nil, position{}, err
+				return nil, position{}, false, err
 			}
 			if r.kind == kindEnded {
 				if len(found) == most || bytes+len(r.json) > bytesMax && len(found) > 0 {
-					return found, at, nil
+					return found, at, true, nil
 				}
 				found = append(found, r)
 				bytes += len(r.json)
@@ -229,7 +238,7 @@ func (s *spool) next(most int, bytesMax int) ([]record, position, error) {
 			at.offset += r.size()
 		}
 	}
-	return found, at, nil
+	return found, at, false, nil
 }
 
 // ack forgets count events up to a position that next gave.
@@ -268,6 +277,13 @@ func (s *spool) resize(bytesMax int64) {
 	s.bytesMax = bytesMax
 }
 
+// puts is how many events were ever put; see closeUnlessPut.
+func (s *spool) puts() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
 func (s *spool) counts() (pending int, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -276,23 +292,47 @@ func (s *spool) counts() (pending int, bytes int64) {
 
 // sync brings what was put to the disk itself.
 func (s *spool) sync() error {
+	var failures error
+	for _, file := range s.unsynced() {
+		// A segment that was done meanwhile is closed.
+		if err := file.Sync(); err != nil && !errors.Is(err, os.ErrClosed) {
+			failures = errors.Join(failures, fmt.Errorf("syncing the spool: %w", err))
+		}
+	}
+	return failures
+}
+
+// unsynced takes the files that sync must bring to the disk: the active segment's, and those that
+// were full since the last time. A request that fills one does not wait for that.
+func (s *spool) unsynced() []*os.File {
 	s.mu.Lock()
-	if !s.dirty {
-		s.mu.Unlock()
-		return nil
+	defer s.mu.Unlock()
+	var files []*os.File
+	for _, segment := range s.segments {
+		if segment.dirty {
+			segment.dirty = false
+			files = append(files, segment.file)
+		}
 	}
-	s.dirty = false
-	file := s.segments[len(s.segments)-1].file
-	s.mu.Unlock()
-	if err := file.Sync(); err != nil && !errors.Is(err, os.ErrClosed) {
-		return fmt.Errorf("syncing the spool: %w", err)
+	return files
+}
+
+// closeUnlessPut closes the spool to events if none was put since puts gave a number.
+func (s *spool) closeUnlessPut(since uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended != since {
+		return false
 	}
-	return nil
+	s.closed = true
+	return true
 }
 
 func (s *spool) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
+	close(s.gone)
 	for _, segment := range s.segments {
 		segment.file.Close()
 	}
