@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -395,5 +396,32 @@ func TestABatchBlamesTheNodeOnlyForWhatIsItsOwn(t *testing.T) {
 		if err := outcome(c.answers); (err != nil && faulty(err)) != c.blamed {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestAnAnswerThatIsTooLongSaysSoAndBlamesNobody(t *testing.T) {
+	t.Parallel()
+	fake := newFake(t)
+	pad := func(bytes int) func(string, uint64) map[string]any {
+		return func(string, uint64) map[string]any {
+			d := fakeweir.Allowed()
+			d["padding"] = strings.Repeat("x", bytes)
+			return d
+		}
+	}
+	c := newChecker(t, long, fake)
+	// Batches may be longer than one decision.
+	fake.Decide = pad(2 << 20)
+	mustAsk(t, c, question("schlüssel"))
+	for key, bytes := range map[string]int{"key": answerBytesMax, "schlüssel": batchAnswerBytesMax} {
+		fake.Decide = pad(bytes)
+		for range failuresMax + 1 {
+			if _, _, err := c.Ask(question(key)); !errors.Is(err, errAnswerTooLong) {
+				t.Errorf("%s: %v", key, err)
+			}
+		}
+	}
+	if !c.nodes[0].breaker.allows() {
+		t.Error("long answers opened the breaker")
 	}
 }

@@ -194,6 +194,9 @@ func outcome(answers []answer) (err error) {
 
 // faulty says whether a failure is the node's and not one question's.
 func faulty(err error) bool {
+	if errors.Is(err, errAnswerTooLong) {
+		return false
+	}
 	var status *statusError
 	return !errors.As(err, &status) || status.faulty()
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,12 +19,17 @@ const (
 	checkPath   = "/api/v1/quota/check"
 	readyPath   = "/readyz"
 	clusterPath = "/api/v1/cluster"
-	// answerBytesMax bounds what a broken node can make the gateway read: 256 decisions of 4 KB.
-	answerBytesMax = 1 << 20
+	// What a broken node can make the gateway read: one decision with every quota and rate that a
+	// plan may have, and batchMax decisions of 32 KB.
+	answerBytesMax      = 1 << 20
+	batchAnswerBytesMax = 8 << 20
 
 	ownerHeader = "X-Weir-Owner"
 	hopsHeader  = "X-Weir-Hops"
 )
+
+// errAnswerTooLong says that a node answers, and more than the gateway reads.
+var errAnswerTooLong = errors.New("a node's answer is too long")
 
 // wire speaks with one node.
 type wire struct {
@@ -67,7 +73,7 @@ func (w *wire) single(ctx context.Context, q *Question) (answer, owner) {
 	// The key travels in a header, because addresses end up in logs.
 	request.Header.Set("X-Subscription-Key", q.Key)
 	request.Header.Set("Idempotency-Key", q.RequestID)
-	response, body, err := w.exchange(request)
+	response, body, err := w.exchange(request, answerBytesMax)
 	if err != nil {
 		return answer{err: err}, owner{}
 	}
@@ -131,7 +137,7 @@ func (w *wire) batch(ctx context.Context, questions []*Question) []answer {
 	request.Header.Set("Content-Type", "application/json")
 	// Every check has an id of its own, so the transport may send it again on a stale connection.
 	request.Header.Set("X-Idempotency-Key", questions[0].RequestID)
-	_, body, err = w.exchange(request)
+	_, body, err = w.exchange(request, batchAnswerBytesMax)
 	if err != nil {
 		return fail(err)
 	}
@@ -176,7 +182,7 @@ func (w *wire) ready(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	_, _, err = w.exchange(request)
+	_, _, err = w.exchange(request, answerBytesMax)
 	return err == nil
 }
 
@@ -186,7 +192,7 @@ func (w *wire) cluster(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, body, err := w.exchange(request)
+	_, body, err := w.exchange(request, answerBytesMax)
 	if err != nil {
 		return nil, err
 	}
@@ -224,14 +230,15 @@ func (w *wire) request(
 	return request, nil
 }
 
-// exchange sends a request and reads a 200 whole; any other status is an error.
-func (w *wire) exchange(request *http.Request) (*http.Response, []byte, error) {
+// exchange sends a request and reads a 200 whole, or fails with errAnswerTooLong; any other status
+// is an error.
+func (w *wire) exchange(request *http.Request, bytesMax int64) (*http.Response, []byte, error) {
 	response, err := w.client.Do(request)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, answerBytesMax))
+	body, err := io.ReadAll(io.LimitReader(response.Body, bytesMax+1))
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading an answer: %w", err)
 	}
@@ -242,6 +249,9 @@ func (w *wire) exchange(request *http.Request) (*http.Response, []byte, error) {
 		// A body that is no problem document leaves the code empty.
 		_ = json.Unmarshal(body, &problem)
 		return nil, nil, &statusError{status: response.StatusCode, code: problem.Code}
+	}
+	if int64(len(body)) > bytesMax {
+		return nil, nil, errAnswerTooLong
 	}
 	return response, body, nil
 }
