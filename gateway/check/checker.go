@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -111,6 +113,12 @@ func (c *Checker) newNode(endpoint string) *node {
 // Close ends probes and connections. Checks that are on their way end unanswered.
 func (c *Checker) Close() {
 	c.cancel()
+	c.mu.Lock()
+	nodes := slices.AppendSeq(slices.Clone(c.nodes), maps.Values(c.byID))
+	c.mu.Unlock()
+	for _, n := range nodes {
+		openNodes.forget(n)
+	}
 	c.client.CloseIdleConnections()
 }
 

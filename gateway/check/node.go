@@ -216,7 +216,7 @@ func (n *node) note(checks int, err error) {
 	default:
 		metrics.RoundTrips.WithLabelValues("failed").Inc()
 		if n.breaker.failed() {
-			metrics.BreakerOpen.WithLabelValues(n.base).Set(1)
+			openNodes.set(n, true)
 			n.logger.Warn("node is left alone until it is ready again",
 				zap.String("endpoint", n.base), zap.Error(err))
 		}
@@ -239,7 +239,7 @@ func (n *node) probeLater(after time.Duration) {
 			cancel()
 			after = n.breaker.probed(well)
 		}
-		metrics.BreakerOpen.WithLabelValues(n.base).Set(0)
+		openNodes.set(n, false)
 		n.logger.Info("node is asked again", zap.String("endpoint", n.base))
 	}()
 }

@@ -4,6 +4,10 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weir/gateway/metrics"
 )
 
 func TestABucketGivesItsLimitThenFillsWithTime(t *testing.T) {
@@ -106,4 +110,52 @@ func TestSecondsAreRoundedUpAndNeverZero(t *testing.T) {
 			t.Errorf("%s is %d s, not %d", left, got, want)
 		}
 	}
+}
+
+func TestAnEndpointIsShownAsLongAsACheckerLeavesItAlone(t *testing.T) {
+	t.Parallel()
+	// shown is the gauge's value, -1 when the endpoint is not there.
+	const base = "http://shown.invalid"
+	shown := func() float64 {
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(metrics.BreakerOpen)
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range families {
+			for _, metric := range family.GetMetric() {
+				if metric.GetLabel()[0].GetValue() == base {
+					return metric.GetGauge().GetValue()
+				}
+			}
+		}
+		return -1
+	}
+	expect := func(when string, want float64) {
+		t.Helper()
+		if got := shown(); got != want {
+			t.Errorf("%s: %v, not %v", when, got, want)
+		}
+	}
+	// The checkers of two configurations.
+	older, newer := New(Config{Endpoints: []string{base}}), New(Config{Endpoints: []string{base}})
+	expect("before", -1)
+	fail := func(c *Checker) {
+		for range failuresMax {
+			c.nodes[0].note(1, errWaitedTooLong)
+		}
+	}
+	fail(older)
+	expect("left alone", 1)
+	fail(newer)
+	older.Close()
+	expect("left alone by the newer only", 1)
+	openNodes.set(newer.nodes[0], false)
+	expect("back", 0)
+	newer.Close()
+	expect("after both", -1)
+	// A probe that was on its way shows nothing more.
+	openNodes.set(newer.nodes[0], false)
+	expect("after a late probe", -1)
 }

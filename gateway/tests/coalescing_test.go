@@ -80,7 +80,7 @@ func TestABusyGatewayPaysAFractionOfARoundTripARequest(t *testing.T) {
 	}
 	group.Wait()
 	trips := g.metric("weir_gateway_check_round_trips_total")
-	if sent := g.metric("weir_gateway_checks_sent_total"); sent != 64*20 || trips >= sent {
+	if sent := g.metric("weir_gateway_checks_sent_total"); sent != 64*20 || trips > sent/2 {
 		t.Errorf("%v checks travelled in %v round trips", sent, trips)
 	}
 	agree(t, sub, up, sub.awaitRecords(64*20))
