@@ -1,5 +1,6 @@
 // Package tests holds the gateway against real processes: Caddy with the module, an upstream, and a
-// Weir node on SQLite. WEIR_BINARY names the node; without it, it is built from this repository.
+// Weir node on SQLite. CADDY_BINARY and WEIR_BINARY name the programs, as scripts/gateway does; one
+// that is not named is built from this repository.
 package tests
 
 import (
@@ -49,9 +50,8 @@ func withPrograms(run func() int) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	caddyBinary = filepath.Join(dir, "caddy")
-	if out, err := exec.Command("go", "build", "-o", caddyBinary, "../cmd/caddy").CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("building Caddy with the module: %w\n%s", err, out)
+	if caddyBinary, err = findCaddy(dir); err != nil {
+		return 0, err
 	}
 	if weirBinary, err = findWeir(); err != nil {
 		return 0, err
@@ -59,12 +59,33 @@ func withPrograms(run func() int) (int, error) {
 	return run(), nil
 }
 
+// named is the program that a variable names, empty when it is not set.
+func named(variable string) (string, error) {
+	program := os.Getenv(variable)
+	if program == "" {
+		return "", nil
+	}
+	if _, err := os.Stat(program); err != nil {
+		return "", fmt.Errorf("%s: %w", variable, err)
+	}
+	return program, nil
+}
+
+func findCaddy(dir string) (string, error) {
+	if program, err := named("CADDY_BINARY"); program != "" || err != nil {
+		return program, err
+	}
+	program := filepath.Join(dir, "caddy")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "../cmd/caddy")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building Caddy with the module: %w\n%s", err, out)
+	}
+	return program, nil
+}
+
 func findWeir() (string, error) {
-	if named := os.Getenv("WEIR_BINARY"); named != "" {
-		if _, err := os.Stat(named); err != nil {
-			return "", fmt.Errorf("WEIR_BINARY: %w", err)
-		}
-		return named, nil
+	if program, err := named("WEIR_BINARY"); program != "" || err != nil {
+		return program, err
 	}
 	build := exec.Command("cargo", "build", "--quiet", "--package", "weir-node",
 		"--message-format", "json-render-diagnostics")
