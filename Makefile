@@ -3,7 +3,7 @@
 
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 .DEFAULT_GOAL := help
-.PHONY: help run cluster test lint bench fuzz
+.PHONY: help run cluster test lint bench fuzz gateway
 MAKEFLAGS += --no-print-directory
 
 help: ## list the targets
@@ -28,6 +28,9 @@ bench: ## measure, with ratios against a bare server and client
 	@cd '$(ROOT)' && cargo bench --quiet --package weir-core
 	@if [ -x '$(ROOT)scripts/bench' ]; then '$(ROOT)scripts/bench'; \
 	else echo 'bench: NOT RUN: scripts/bench does not exist' >&2; fi
+
+gateway: ## build Caddy with the Weir module, at gateway/bin/caddy
+	@'$(ROOT)scripts/gateway' build
 
 fuzz: ## feed parsers with hostile bytes (FUZZ_SECONDS a target, default 60)
 	@'$(ROOT)scripts/fuzz'
