@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use weir_core::units::{Seq, ShardId};
-use weir_store::rows::LedgerRow;
+use weir_store::rows::{LedgerRow, NodeRow, SEAL};
 use weir_store::{Error, HandOver, Store};
 
 use crate::fixture::{Fixture, LEASE_MS, Owner, batch, checkpoint, node, record, subscription_id};
@@ -12,6 +12,7 @@ crate::on_both_engines!(
     an_append_is_before_the_claim_or_refused,
     a_checkpoint_is_before_the_claim_or_refused,
     of_two_claims_of_a_free_shard_one_succeeds,
+    of_two_nodes_with_other_secrets_one_is_let_in,
     a_renewal_or_a_death_and_never_both,
     a_hand_over_or_the_owners_own_claim,
     an_append_is_before_the_hand_over_or_refused,
@@ -99,6 +100,28 @@ async fn of_two_claims_of_a_free_shard_one_succeeds(fixture: Fixture) {
         }
         for node in [a, b] {
             fixture.store.leave(node.incarnation).await.expect("leave");
+        }
+    }
+}
+
+async fn of_two_nodes_with_other_secrets_one_is_let_in(fixture: Fixture) {
+    for round in 0..ROUNDS {
+        let join = |name: &str, seal: &str| {
+            let store: Arc<dyn Store> = Arc::clone(&fixture.store);
+            let stranger = NodeRow { seal: seal.to_owned(), ..node(name) };
+            tokio::spawn(async move {
+                match store.join(&stranger, LEASE_MS).await {
+                    Ok(()) => Some(stranger.incarnation),
+                    Err(Error::Conflict { with: SEAL, .. }) => None,
+                    Err(other) => panic!("{other:?}"),
+                }
+            })
+        };
+        let (a, b) = (join("a", "one"), join("b", "another"));
+        let let_in = [a.await.expect("a"), b.await.expect("b")];
+        assert_eq!(let_in.iter().flatten().count(), 1, "round {round}");
+        for incarnation in let_in.into_iter().flatten() {
+            fixture.store.leave(incarnation).await.expect("leave");
         }
     }
 }
