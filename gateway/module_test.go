@@ -416,6 +416,8 @@ func TestARefusedConfigurationChangesNothingThatRuns(t *testing.T) {
 		if err := caddy.Stop(); err != nil {
 			t.Error(err)
 		}
+		// Its sender lives on for a moment and writes to the spool.
+		ship.Drain(10 * time.Second)
 	}()
 	var sender *ship.Sender
 	senders.Range(func(key, value any) bool {
