@@ -1,9 +1,10 @@
 //! A node of a cluster: listens for peers, joins, and lets membership decide what it serves.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weir_config::Config;
@@ -15,9 +16,9 @@ use weir_store::rows::{NodeRow, SEAL};
 use super::rooms::Rooms;
 use super::{StartError, lease_ms};
 use crate::cluster::transport::{
-    self, PeerTransport, TlsOptions, TransportError, TransportOptions,
+    self, LinkView, PeerTransport, TlsOptions, TransportError, TransportOptions,
 };
-use crate::cluster::{Answering, Membership, Parts, Peers, Table};
+use crate::cluster::{Answering, Membership, PASSING_MAX, Parts, Peers, Table};
 use crate::follow::Follow;
 use crate::metrics::chain;
 
@@ -62,6 +63,7 @@ impl Joining<'_> {
         let incarnation = rooms.ownership.incarnation();
         let table = Arc::new(Table::new(incarnation, rooms.ownership.len()));
         let membership: Arc<OnceLock<Membership>> = Arc::default();
+        let passing: Arc<OnceLock<Weak<dyn PeerTransport>>> = Arc::default();
         let answering = Answering {
             recorder: rooms.recorder.clone(),
             ownership: rooms.ownership.clone(),
@@ -69,10 +71,14 @@ impl Joining<'_> {
             follow: rooms.follow.clone(),
             metrics: rooms.metrics.clone(),
             membership: membership.clone(),
+            transport: passing.clone(),
+            passing: Semaphore::new(PASSING_MAX),
         };
         let options = self.transport_options(incarnation)?;
         let seal = transport::seal(&options.secret);
         let (transport, address) = transport::start(options, Arc::new(answering)).await?;
+        // Set once, here.
+        let _ = passing.set(Arc::downgrade(&transport));
         let asked_at = rooms.clock.now();
         rooms
             .store
@@ -105,7 +111,7 @@ impl Joining<'_> {
         }
         Ok(Clustered {
             address,
-            peers: Peers::new(table, transport.clone()),
+            peers: Peers::new(table, transport.clone(), rooms.metrics.clone()),
             membership: running,
             store: rooms.store.clone(),
             node_id: config.node_id.as_str().to_owned(),
@@ -203,7 +209,8 @@ async fn all_linked(transport: &dyn PeerTransport) {
     }
 }
 
-/// A link that is there again, or for the first time: changes may have gone unheard of.
+/// A link that is there again, or for the first time, or has fallen silent: changes may have gone unheard
+/// of, or be told to nobody. One that was closed is no such case: whoever tells learns that.
 async fn watch_links(transport: Arc<dyn PeerTransport>, follow: Follow, stop: CancellationToken) {
     let mut linked: Vec<Uuid> = Vec::new();
     let mut ticks = tokio::time::interval(LINK_LOOK);
@@ -213,15 +220,14 @@ async fn watch_links(transport: Arc<dyn PeerTransport>, follow: Follow, stop: Ca
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        let now: Vec<Uuid> = transport
-            .links()
-            .into_iter()
-            .filter(|link| link.connected)
-            .map(|link| link.incarnation)
-            .collect();
-        let is_new = now.iter().any(|peer| !linked.contains(peer));
-        linked = now;
-        if is_new {
+        let links = transport.links();
+        let silent = |link: &&LinkView| link.connected && link.suspect;
+        let well = |link: &&LinkView| link.connected && !link.suspect;
+        let known = |link: &LinkView| linked.contains(&link.incarnation);
+        let is_news = links.iter().filter(well).any(|link| !known(link))
+            || links.iter().filter(silent).any(known);
+        linked = links.iter().filter(well).map(|link| link.incarnation).collect();
+        if is_news {
             follow.reconnected().await;
         }
     }

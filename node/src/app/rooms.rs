@@ -31,6 +31,9 @@ use crate::shard::{ActorLimits, Deps, Shards};
 /// How long a check may wait for the escrow's commit: many times a healthy commit, less than a
 /// gateway's patience.
 const COMMIT_WAIT: Duration = Duration::from_millis(300);
+/// The same while the store is at work. More: callers give up first. Less: checks fail on a busy machine,
+/// most of all those of shards that have just moved, whose escrow is written anew.
+const COMMIT_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What runs before anybody can ask.
 pub(super) struct Rooms {
@@ -163,6 +166,7 @@ fn actor_limits(config: &Config) -> ActorLimits {
     ActorLimits {
         mailbox_messages_max: u32::try_from(actors.mailbox_messages_max).unwrap_or(u32::MAX),
         commit_wait: COMMIT_WAIT,
+        commit_wait_max: COMMIT_WAIT_MAX,
         passivate_after: actors.passivate_after,
         resident_max: actors.resident_max,
     }

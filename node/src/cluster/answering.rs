@@ -1,18 +1,22 @@
 //! What peers ask of this node.
 //!
 //! Role: the other end of [`Peers`](super::Peers). Answers for the shards that are served here, and says
-//! who serves the others; it never passes a request on, so that one is passed on at most once.
+//! who serves the others. It passes a question on only to the peer that it is for, when the one that asks
+//! has no link to it; what it is in is not looked at.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
+use weir_config::limits::PEER_WINDOW_MESSAGES;
 use weir_core::units::ShardId;
 use weir_store::rows::LedgerRow;
 
 use super::membership::Membership;
 use super::table::Table;
-use super::transport::PeerHandler;
+use super::transport::{PeerError, PeerHandler, PeerTransport};
 use crate::codec::peers::{Ask, Reply, Standing, Tell, decode_ask, decode_tell, encode_reply};
 use crate::follow::Follow;
 use crate::metrics::{Metrics, chain};
@@ -34,7 +38,15 @@ pub struct Answering {
     pub metrics: Arc<Metrics>,
     /// Set once it runs; whoever tells before that will tell again, or is seen at the next look.
     pub membership: Arc<OnceLock<Membership>>,
+    /// The way to other peers, set once there is one. Weak: it holds this.
+    pub transport: Arc<OnceLock<Weak<dyn PeerTransport>>>,
+    /// Questions that are being passed on.
+    pub passing: Semaphore,
 }
+
+/// Questions that are passed on at once. More: a peer that has just stopped takes the places of those
+/// that this node answers. Fewer: a link that is cut carries less by way of it.
+pub const PASSING_MAX: usize = PEER_WINDOW_MESSAGES / 4;
 
 #[async_trait]
 impl PeerHandler for Answering {
@@ -96,6 +108,26 @@ impl Answering {
                 self.follow.changed(change).await;
                 Reply::Done
             }
+            Ask::Pass { to, within, body } => self.pass(to, within, body).await,
+        }
+    }
+
+    async fn pass(&self, to: Uuid, within: Duration, body: Vec<u8>) -> Reply {
+        let Some(transport) = self.transport.get().and_then(Weak::upgrade) else {
+            return Reply::NotPassed;
+        };
+        // Into silence nothing is passed: it would only hold the asker's places here, which its questions
+        // for this node need.
+        let is_well = transport.link(to).is_some_and(|link| link.connected && !link.suspect);
+        let Some(place) = self.passing.try_acquire().ok().filter(|_| is_well) else {
+            return Reply::NotPassed;
+        };
+        let passed = transport.request(to, body, within).await;
+        drop(place);
+        match passed {
+            Ok(answer) => Reply::Passed(answer),
+            Err(PeerError::NotSent) => Reply::NotPassed,
+            Err(PeerError::Unknown) => Reply::NoAnswer,
         }
     }
 

@@ -10,12 +10,13 @@
 //! of all this.
 
 mod answering;
+mod detour;
 mod membership;
 mod peers;
 mod table;
 pub mod transport;
 
-pub use answering::Answering;
+pub use answering::{Answering, PASSING_MAX};
 pub use membership::{Membership, Parts, Progress};
 pub use peers::{NoReply, Peers};
 pub use table::{Peer, Table};

@@ -11,6 +11,7 @@ mod tests;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use uuid::Uuid;
@@ -38,6 +39,9 @@ pub const RECORD_ROWS_MAX: usize = APPEND_ROWS_MAX;
 /// Shards of one [`Tell::Owners`]; whoever tells of more tells several times.
 pub const OWNERS_MAX: usize = 16_384;
 
+/// Longest time that whoever passes an ask on waits for its answer.
+pub const PASS_WITHIN_MAX: Duration = Duration::from_mins(1);
+
 /// Bytes that a body may claim in memory: texts as they came, the rest at its size in memory.
 const DECODED_BYTES_MAX: usize = 2 * PEER_BODY_BYTES_MAX;
 
@@ -45,8 +49,13 @@ const DECODED_BYTES_MAX: usize = 2 * PEER_BODY_BYTES_MAX;
 const ROW_BYTES: usize = 176;
 /// Bytes of a body before its first row or shard: version, kind and count.
 const HEAD_BYTES: usize = 16;
+/// Bytes round a body that is passed on, at most.
+const PASS_BYTES: usize = 48;
 /// Bytes of a shard and its owner on the wire, at most.
 const OWNER_BYTES: usize = 32;
+
+/// Bytes of one [`Ask::Record`], so that it can be passed on.
+const RECORD_BYTES_MAX: usize = PEER_BODY_BYTES_MAX - PASS_BYTES;
 
 // The most of each kind fits the body, and is not refused for what it claims.
 const _: () = assert!(HEAD_BYTES + OWNERS_MAX * OWNER_BYTES <= PEER_BODY_BYTES_MAX);
@@ -77,6 +86,15 @@ pub enum Ask {
     },
     /// Follow this, then answer [`Reply::Done`].
     Changed(Change),
+    /// Ask this of another node, to which the one that asks has no link.
+    Pass {
+        /// Of whom.
+        to: Uuid,
+        /// How long that may take; whole milliseconds, at most [`PASS_WITHIN_MAX`].
+        within: Duration,
+        /// An ask in bytes; whoever passes it on does not look at it.
+        body: Vec<u8>,
+    },
 }
 
 /// What was changed in the database, and is to be read anew.
@@ -117,6 +135,12 @@ pub enum Reply {
     Done,
     /// The ask could not be decoded.
     Unreadable,
+    /// What the other node answered, in bytes.
+    Passed(Vec<u8>),
+    /// The other node has certainly not seen it.
+    NotPassed,
+    /// The other node may have done it.
+    NoAnswer,
 }
 
 /// A decision without its plan, which the asking node looks up by id and version.
@@ -241,7 +265,7 @@ pub fn record_chunks(rows: Vec<LedgerRow>) -> Vec<Vec<LedgerRow>> {
     for row in rows {
         let more = rows::bytes_at_most(&row);
         match chunks.last_mut() {
-            Some(chunk) if chunk.len() < RECORD_ROWS_MAX && bytes + more <= PEER_BODY_BYTES_MAX => {
+            Some(chunk) if chunk.len() < RECORD_ROWS_MAX && bytes + more <= RECORD_BYTES_MAX => {
                 chunk.push(row);
                 bytes += more;
             }

@@ -41,6 +41,7 @@ pub struct PeerMetrics {
     refused: Vec<Counter>,
     round_trip: Histogram,
     links: Gauge,
+    detours: Counter,
 }
 
 impl PeerMetrics {
@@ -56,6 +57,7 @@ impl PeerMetrics {
             refused: REFUSALS.map(refused).into(),
             round_trip: histogram!("weir_peer_round_trip_seconds"),
             links: gauge!("weir_peer_links"),
+            detours: counter!("weir_peer_detours_total"),
         }
     }
 
@@ -77,6 +79,11 @@ impl PeerMetrics {
     pub fn refused(&self, why: PeerRefusal) {
         let index = REFUSALS.iter().position(|(one, _)| *one == why).unwrap_or_default();
         self.refused[index].increment(1);
+    }
+
+    /// A question was answered by way of another peer.
+    pub fn went_round(&self) {
+        self.detours.increment(1);
     }
 
     /// A ping was answered.

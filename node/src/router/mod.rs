@@ -208,7 +208,7 @@ impl Router {
                             let decision = self.with_plan(standing).await?;
                             return Ok((decision, peers.name(boot)));
                         }
-                        Ok(Reply::NotHere(owner)) => search.not_there(owner),
+                        Ok(Reply::NotHere(owner)) => search.not_there(boot, owner),
                         Ok(Reply::Undecided(reason)) => return Err(reason.into()),
                         Err(NoReply::NotSent) => search.not_reached()?,
                         Err(NoReply::Unknown) if is_safe => search.not_reached()?,
@@ -236,7 +236,7 @@ impl Router {
                             let decision = self.with_plan(standing).await?;
                             return Ok(UsageView { decision, at });
                         }
-                        Ok(Reply::NotHere(owner)) => search.not_there(owner),
+                        Ok(Reply::NotHere(owner)) => search.not_there(boot, owner),
                         Ok(Reply::Undecided(reason)) => return Err(reason.into()),
                         Ok(_) => return Err(RouteError::NoAnswer),
                         Err(_) => search.not_reached()?,

@@ -32,6 +32,8 @@ pub(super) struct Search<'a> {
     since: Stopwatch,
     hint: Option<Uuid>,
     pause: bool,
+    /// Who was asked before, and did not serve it.
+    sent_from: Option<Uuid>,
     /// Since when nobody who was asked could be reached.
     unreached: Option<Stopwatch>,
 }
@@ -39,7 +41,7 @@ pub(super) struct Search<'a> {
 impl<'a> Search<'a> {
     pub(super) fn begin(router: &'a Router, shard: ShardId) -> Self {
         let since = Clock::stopwatch();
-        Self { router, shard, since, hint: None, pause: false, unreached: None }
+        Self { router, shard, since, hint: None, pause: false, sent_from: None, unreached: None }
     }
 
     /// The next place to ask.
@@ -84,9 +86,13 @@ impl<'a> Search<'a> {
     }
 
     /// The one that was asked does not serve it; perhaps this one does.
-    pub(super) fn not_there(&mut self, owner: Option<Uuid>) {
-        self.hint = owner;
-        self.pause = owner.is_none();
+    pub(super) fn not_there(&mut self, asked: Uuid, owner: Option<Uuid>) {
+        let me = self.router.peers.as_ref().map(Peers::me);
+        // This node knows best what it serves; and two that send to each other have not heard yet.
+        let is_news = owner.is_some() && owner != me && owner != self.sent_from;
+        self.hint = owner.filter(|_| is_news);
+        self.sent_from = Some(asked);
+        self.pause = !is_news;
         self.unreached = None;
     }
 

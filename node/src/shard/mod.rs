@@ -58,6 +58,8 @@ pub struct ActorLimits {
     pub mailbox_messages_max: u32,
     /// How long a check may wait for escrow, and a reservation for its commit.
     pub commit_wait: Duration,
+    /// The same while the store is at work.
+    pub commit_wait_max: Duration,
     /// Idle time after which an actor rests.
     pub passivate_after: Duration,
     /// Actors that may be in memory.

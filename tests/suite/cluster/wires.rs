@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use harness::postgres::{Postgres, Stop};
-use harness::{Cluster, Gate, History, LEASE, Load, Wires, event_of};
+use harness::{Cluster, Gate, History, LEASE, Load, Proxy, Wires, event_of, eventually};
+use http::Method;
+use serde_json::json;
 
-use super::{metered, taken_over};
+use super::{RECOVERY_MAX, metered, taken_over};
 
 /// The node that is cut off: the last to start, which all others dial.
 const CUT: usize = 2;
@@ -53,6 +55,51 @@ async fn a_node_without_postgres_is_replaced_and_comes_back() {
     // What it commits is committed, and it never hears of it.
     let answers_lost = |wires: &Wires| wires.store.gates(Gate::Open, Gate::Held);
     check_cut("one node cut from Postgres", &[reset, silent, answers_lost]).await;
+}
+
+#[tokio::test]
+async fn one_link_between_two_nodes_is_gone_round_by_way_of_the_third() {
+    let (_server, cluster) = wired().await;
+    let owned =
+        [cluster.seen_by(0, 0).await, cluster.seen_by(0, 1).await, cluster.seen_by(0, 2).await];
+    let plan = cluster.via(0).plan(json!({"quota": {"limit": 10, "every": "P1D"}})).await;
+    // The first dials the second, whose wire nobody else uses: the third was started after it.
+    let (asked, owner, between) = (0, 1, 2);
+    let one = cluster.subscribe_at(owner, &plan).await;
+    let load = Load::begin(&cluster, metered(&cluster, 100).await);
+    load.rounds(2).await;
+    for cut in [Proxy::cut as fn(&Proxy), Proxy::hold] {
+        let before = cluster.figure(asked, "weir_peer_detours_total").await;
+        cut(&cluster.wires[owner].peers);
+        eventually("the third passes on", RECOVERY_MAX, || async {
+            let answer = cluster.via(asked).try_check(&one.key, "cost=0").await;
+            let round = cluster.figure(asked, "weir_peer_detours_total").await;
+            if answer.status == 200 && round > before { Ok(()) } else { Err(answer.text()) }
+        })
+        .await;
+        // All that goes the other way, and changes, too.
+        let answer = cluster.via(asked).check(&one.key).await;
+        assert_eq!(answer["allowed"], true);
+        let id = format!("by-a-detour-{before}");
+        let recorded = cluster.via(asked).record(&event_of(&one.key, &id)).await;
+        assert_eq!(recorded["accepted"], 1, "{recorded}");
+        let path = format!("/api/v1/subscriptions/{}", one.id);
+        for (status, reason) in [("suspended", "subscription_suspended"), ("active", "ok")] {
+            let change = json!({"status": status});
+            cluster.via(owner).admin.json(Method::PATCH, &path, &change).await.expect(200);
+            for index in [asked, owner, between] {
+                let answer = cluster.via(index).try_check(&one.key, "cost=0").await.expect(200);
+                assert_eq!(answer["reason"], reason, "via {index}");
+            }
+        }
+        load.rounds(2).await;
+        cluster.wires[owner].peers.mend();
+        load.rounds(2).await;
+    }
+    for index in 0..3 {
+        assert_eq!(cluster.seen_by(0, index).await["shards"], owned[index]["shards"]);
+    }
+    load.end().await.audit("one link cut between two nodes", &cluster).await;
 }
 
 #[tokio::test]

@@ -86,6 +86,9 @@ pub trait PeerTransport: Send + Sync + 'static {
     /// Sends and does not wait; false when it certainly was not sent.
     fn tell(&self, to: Uuid, body: Vec<u8>) -> bool;
 
+    /// The link to a peer, when there is one.
+    fn link(&self, to: Uuid) -> Option<LinkView>;
+
     /// Every peer that should be linked or is, in order of incarnation.
     fn links(&self) -> Vec<LinkView>;
 }

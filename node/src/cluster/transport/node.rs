@@ -156,6 +156,10 @@ impl PeerTransport for Transport {
         link.and_then(|link| link.tell(body)).map_err(|why| self.refuse(why)).is_ok()
     }
 
+    fn link(&self, to: Uuid) -> Option<LinkView> {
+        lock(&self.0.roster).link(to).map(|link| link.view())
+    }
+
     fn links(&self) -> Vec<LinkView> {
         lock(&self.0.roster).views()
     }

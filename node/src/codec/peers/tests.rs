@@ -160,6 +160,14 @@ fn asks() -> Vec<(Ask, &'static str)> {
             Ask::Changed(Change::Token([0x22; 32])),
             "0103032222222222222222222222222222222222222222222222222222222222222222",
         ),
+        (
+            Ask::Pass {
+                to: Uuid::from_u128(6),
+                within: Duration::from_secs(2),
+                body: b"ask".to_vec(),
+            },
+            "010406fbd0070361736b",
+        ),
     ]
 }
 
@@ -193,6 +201,9 @@ fn replies() -> Vec<(Reply, &'static str)> {
         (Reply::NotHere(Some(Uuid::from_u128(5))), "01050105"),
         (Reply::Done, "0106"),
         (Reply::Unreadable, "0107"),
+        (Reply::Passed(b"answer".to_vec()), "010806616e73776572"),
+        (Reply::NotPassed, "0109"),
+        (Reply::NoAnswer, "010a"),
     ]
 }
 
@@ -251,6 +262,13 @@ fn the_numbers_of_reasons_modes_kinds_and_outcomes_never_change() {
     check(&[Recorded::New, Recorded::Duplicate]);
     check(&[RowKind::Usage, RowKind::Adjustment, RowKind::Reset, RowKind::Commit]);
     check(&[OutcomeKind::Served, OutcomeKind::Denied, OutcomeKind::Aborted]);
+}
+
+#[test]
+fn nobody_passes_on_for_longer_than_the_longest_time() {
+    let within = PASS_WITHIN_MAX + Duration::from_secs(1);
+    let ask = encode_ask(&Ask::Pass { to: Uuid::max(), within, body: Vec::new() });
+    assert!(matches!(decode_ask(&ask), Ok(Ask::Pass { within: PASS_WITHIN_MAX, .. })));
 }
 
 #[test]
@@ -345,14 +363,18 @@ fn rows_at_their_limits_are_split_in_order_and_each_part_fits() {
     assert!(chunks.concat().iter().map(|row| &row.event_id).eq(rows.iter().map(|r| &r.event_id)));
     for chunk in &chunks {
         let bytes = encode_ask(&Ask::Record { rows: chunk.clone() });
-        assert!(!chunk.is_empty() && bytes.len() <= PEER_BODY_BYTES_MAX, "{} bytes", bytes.len());
-        assert!(decode_ask(&bytes).is_ok());
+        assert!(!chunk.is_empty() && decode_ask(&bytes).is_ok());
+        // As it is sent, and as it is passed on.
+        let within = PASS_WITHIN_MAX;
+        let passed = encode_ask(&Ask::Pass { to: Uuid::max(), within, body: bytes });
+        assert!(passed.len() <= PEER_BODY_BYTES_MAX, "{} bytes", passed.len());
+        assert!(decode_ask(&passed).is_ok());
     }
     // No part but the last has room for another row.
     let (_, full) = chunks.split_last().expect("there are parts");
     let room = |chunk: &Vec<LedgerRow>| {
         let taken: usize = chunk.iter().map(rows::bytes_at_most).sum();
-        PEER_BODY_BYTES_MAX - HEAD_BYTES - taken
+        RECORD_BYTES_MAX - HEAD_BYTES - taken
     };
     assert!(!full.is_empty());
     assert!(full.iter().all(|chunk| room(chunk) < rows::bytes_at_most(&rows[0])));

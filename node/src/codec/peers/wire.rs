@@ -5,6 +5,7 @@
 //! (`None`) could be read and means nothing.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use uuid::Uuid;
@@ -15,7 +16,7 @@ use weir_core::units::{
 };
 
 pub(super) use super::rows::RowV1;
-use super::{Ask, Change, OWNERS_MAX, RECORD_ROWS_MAX, Reply, Standing, Tell};
+use super::{Ask, Change, OWNERS_MAX, PASS_WITHIN_MAX, RECORD_ROWS_MAX, Reply, Standing, Tell};
 use crate::codec::numbers::Numbered;
 use crate::outcome::{RecordError, Recorded, Undecided};
 
@@ -25,6 +26,7 @@ pub(super) enum AskV1<'a> {
     Usage(u128),
     Record(Vec<RowV1<'a>>),
     Changed(ChangeV1),
+    Pass(u128, u32, Cow<'a, [u8]>),
 }
 
 #[derive(Encode, Decode)]
@@ -55,6 +57,9 @@ pub(super) enum ReplyV1 {
     NotHere(Option<u128>),
     Done,
     Unreadable,
+    Passed(Vec<u8>),
+    NotPassed,
+    NoAnswer,
 }
 
 #[derive(Encode, Decode)]
@@ -112,6 +117,10 @@ impl<'a> From<&'a Ask> for AskV1<'a> {
             Ask::Usage { subscription } => Self::Usage(subscription.uuid().as_u128()),
             Ask::Record { rows } => Self::Record(rows.iter().map(Into::into).collect()),
             Ask::Changed(change) => Self::Changed((*change).into()),
+            Ask::Pass { to, within, body } => {
+                let within = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+                Self::Pass(to.as_u128(), within, Cow::Borrowed(body))
+            }
         }
     }
 }
@@ -128,6 +137,11 @@ impl AskV1<'_> {
                 Ask::Record { rows: rows.into_iter().map(RowV1::into_row).collect::<Option<_>>()? }
             }
             Self::Changed(change) => Ask::Changed(change.into()),
+            Self::Pass(to, within, body) => Ask::Pass {
+                to: Uuid::from_u128(to),
+                within: Duration::from_millis(within.into()).min(PASS_WITHIN_MAX),
+                body: body.into_owned(),
+            },
         })
     }
 }
@@ -197,6 +211,9 @@ impl From<&Reply> for ReplyV1 {
             Reply::NotHere(owner) => Self::NotHere(owner.map(|id| id.as_u128())),
             Reply::Done => Self::Done,
             Reply::Unreadable => Self::Unreadable,
+            Reply::Passed(body) => Self::Passed(body.clone()),
+            Reply::NotPassed => Self::NotPassed,
+            Reply::NoAnswer => Self::NoAnswer,
         }
     }
 }
@@ -242,6 +259,9 @@ impl ReplyV1 {
             Self::NotHere(owner) => Reply::NotHere(owner.map(Uuid::from_u128)),
             Self::Done => Reply::Done,
             Self::Unreadable => Reply::Unreadable,
+            Self::Passed(body) => Reply::Passed(body),
+            Self::NotPassed => Reply::NotPassed,
+            Self::NoAnswer => Reply::NoAnswer,
         })
     }
 }

@@ -1,10 +1,12 @@
 //! State of a resident subscription, and its steps.
 //!
 //! What waits is bounded in number and in time: after `commit_wait` a check gets what the plan's fail
-//! policy says. A deleted subscription still counts rows that were taken in before, and decides nothing.
+//! policy says; while the store is at work and a commit can still be expected, after `commit_wait_max`.
+//! A deleted subscription still counts rows that were taken in before, and decides nothing.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use ractor::ActorRef;
 use tokio::sync::oneshot;
@@ -22,6 +24,10 @@ use crate::shard::Deps;
 use crate::shard::handle::SubscriptionHandle;
 use crate::shard::loader::Start;
 use crate::shard::message::{CheckReply, Message, UsageView};
+
+/// Time between two looks at those who have waited for long. More: they learn late that the store has
+/// stopped. Less: a slow store gets busy actors as well.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What became of a check.
 #[allow(clippy::large_enum_variant, reason = "on the stack, and nearly always the large one")]
@@ -45,7 +51,7 @@ enum Step {
 struct Waiter {
     check: Check,
     reply: CheckReply,
-    until: Micros,
+    since: Micros,
 }
 
 /// A named hold that waits for its commit.
@@ -54,7 +60,7 @@ struct Parked {
     reply: CheckReply,
     /// Checkpoint version that makes it durable.
     version: i64,
-    until: Micros,
+    since: Micros,
 }
 
 /// Which of the checkpointer's queues it stands in.
@@ -127,8 +133,7 @@ impl Resident {
             Step::Wait if self.is_full() => Checked::Now(Err(Undecided::Busy)),
             Step::Wait => {
                 let (reply, answer) = oneshot::channel();
-                let until = now.plus(self.commit_wait());
-                self.waiters.push_back(Waiter { check: check.clone(), reply, until });
+                self.waiters.push_back(Waiter { check: check.clone(), reply, since: now });
                 Checked::Later(answer)
             }
         }
@@ -194,8 +199,7 @@ impl Resident {
 
     /// A named hold is answered when it is durable, so that its id can always be settled.
     fn park(&mut self, now: Micros, version: i64, decision: Decision, reply: CheckReply) {
-        let until = now.plus(self.commit_wait());
-        self.parked.push(Parked { decision: Box::new(decision), reply, version, until });
+        self.parked.push(Parked { decision: Box::new(decision), reply, version, since: now });
     }
 
     fn decide_without_store(&mut self, now: Micros, check: &Check) -> Result<Decision, Undecided> {
@@ -254,26 +258,40 @@ impl Resident {
 
     /// Asks to be woken when the first of those who wait has waited long enough.
     pub(in crate::shard) fn set_alarm(&mut self, actor: &ActorRef<Message>) {
+        self.set_alarm_in(self.deps.limits.commit_wait, actor);
+    }
+
+    fn set_alarm_in(&mut self, time: Duration, actor: &ActorRef<Message>) {
         if !self.alarm_set && !self.nobody_waits() {
             self.alarm_set = true;
             // Ends with the actor; its result does not matter.
-            drop(actor.send_after(self.deps.limits.commit_wait, || Message::Overdue));
+            drop(actor.send_after(time, || Message::Overdue));
         }
     }
 
     pub(super) fn overdue(&mut self, now: Micros, actor: &ActorRef<Message>) {
         self.alarm_set = false;
-        while self.waiters.front().is_some_and(|waiter| waiter.until <= now) {
+        let since = now.minus(self.patience(now));
+        while self.waiters.front().is_some_and(|waiter| waiter.since <= since) {
             if let Some(Waiter { check, reply, .. }) = self.waiters.pop_front() {
                 let _ = reply.send(self.decide_without_store(now, &check));
             }
         }
         self.clear_room();
-        while let Some(overdue) = self.parked.iter().find(|parked| parked.until <= now) {
+        while let Some(overdue) = self.parked.iter().find(|parked| parked.since <= since) {
             let Some(id) = overdue.decision.reservation else { break };
             self.forget(now, id);
         }
-        self.set_alarm(actor);
+        self.set_alarm_in(LOOK_AGAIN, actor);
+    }
+
+    /// How long those who wait may have waited by now. A store that is at work gets more time: its
+    /// commit will come, and a check that fails for want of a little patience is a failed request.
+    fn patience(&self, now: Micros) -> Span {
+        let limits = &self.deps.limits;
+        let prompt = self.deps.health.is_prompt(now);
+        let patience = if prompt { limits.commit_wait_max } else { limits.commit_wait };
+        Span::from_micros(i64::try_from(patience.as_micros()).unwrap_or(i64::MAX))
     }
 
     /// As if the hold had never been asked for; its repeats learn the same.
@@ -288,11 +306,6 @@ impl Resident {
         for Parked { reply, .. } in forgotten {
             let _ = reply.send(Err(Undecided::StoreAway));
         }
-    }
-
-    fn commit_wait(&self) -> Span {
-        let micros = self.deps.limits.commit_wait.as_micros();
-        Span::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
     }
 
     // ---- the rest ----

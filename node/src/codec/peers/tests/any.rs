@@ -102,6 +102,9 @@ fn any_ask() -> BoxedStrategy<Ask> {
         subscription().prop_map(|subscription| Ask::Usage { subscription }),
         prop::collection::vec(any_row(), 0..4).prop_map(|rows| Ask::Record { rows }),
         any_change().prop_map(Ask::Changed),
+        (any_uuid(), 0..=60_000_u64, prop::collection::vec(any::<u8>(), 0..40)).prop_map(
+            |(to, millis, body)| Ask::Pass { to, within: Duration::from_millis(millis), body }
+        ),
     ]
     .boxed()
 }
