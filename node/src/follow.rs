@@ -6,10 +6,12 @@
 //! One that is being loaded may have read what was there before, so it is waited for and then told like a
 //! resident.
 //!
-//! A node that could not be told doubts everything when it is linked again ([`Follow::reconnected`]).
+//! What nobody told of is found in the audit log ([`trail`]).
 //!
 //! The work goes on when the caller goes away or its time is up: a plan may have more residents than
 //! one request has time for.
+
+pub mod trail;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -59,13 +61,6 @@ impl Follow {
         if tokio::time::timeout(WAIT_MAX, following).await.is_err() {
             tracing::info!("a change is made and answered; residents are still following it");
         }
-    }
-
-    /// A peer is linked again: what it changed meanwhile is not known here.
-    pub async fn reconnected(&self) {
-        self.catalog.forget_all();
-        let residents = self.shards.resident_ids();
-        self.redefine(&residents).await;
     }
 
     fn forget(&self, change: &Change) {

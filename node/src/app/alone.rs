@@ -7,13 +7,15 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weir_config::Config;
+use weir_core::ownership::Renewal;
 use weir_core::units::ShardId;
 use weir_store::rows::NodeRow;
 use weir_store::{ShardState, Store};
 
-use super::{StartError, lease_ms};
+use super::{StartError, lease_ms, span};
 use crate::clock::Clock;
 use crate::metrics::chain;
+use crate::ownership::Ownership;
 use crate::recorder::Health;
 
 /// Registers this boot and takes every shard, once no other node is alive.
@@ -72,29 +74,47 @@ pub(super) struct Lease {
     pub(super) incarnation: Uuid,
     pub(super) health: Arc<Health>,
     pub(super) lost: CancellationToken,
+    /// What is trusted as long as the lease is; `None` where nobody else can open the database.
+    pub(super) trusting: Option<Arc<Ownership>>,
+    pub(super) clock: Arc<Clock>,
 }
 
 impl Lease {
     pub(super) async fn keep(self, config: Config, stop: CancellationToken) {
         let lease_ms = lease_ms(&config);
-        let mut ticks = tokio::time::interval(config.cluster.lease_renew);
+        let every = config.cluster.lease_renew;
+        let mut trust = weir_core::ownership::Lease::taken(
+            span(config.cluster.lease),
+            span(every),
+            self.clock.now(),
+        );
+        let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = stop.cancelled() => return,
             }
-            match self.store.renew(self.incarnation, lease_ms).await {
-                Ok(true) => self.health.set_up(true),
+            trust.is_due(self.clock.now());
+            let renewal = match self.store.renew(self.incarnation, lease_ms).await {
+                Ok(true) => {
+                    self.health.set_up(true);
+                    Renewal::Held
+                }
                 Ok(false) => {
                     tracing::error!("this node was replaced by another");
                     return self.lost.cancel();
                 }
-                // While the store is away nobody can take the shards: go on, the fence decides later.
+                // Another may be started on this database meanwhile, and reach it.
                 Err(error) => {
                     self.health.set_up(!error.is_away());
                     tracing::debug!(error = %chain(&error), "the lease was not renewed");
+                    Renewal::Away
                 }
+            };
+            trust.answered(self.clock.now(), renewal);
+            if let Some(ownership) = &self.trusting {
+                ownership.trust(trust.trusted_until());
             }
         }
     }

@@ -9,24 +9,20 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weir_config::Config;
 use weir_core::ownership::Settings;
-use weir_core::units::Span;
 use weir_store::Store;
 use weir_store::rows::{NodeRow, SEAL};
 
 use super::rooms::Rooms;
-use super::{StartError, lease_ms};
+use super::{StartError, lease_ms, span};
 use crate::cluster::transport::{
-    self, LinkView, PeerTransport, TlsOptions, TransportError, TransportOptions,
+    self, PeerTransport, TlsOptions, TransportError, TransportOptions,
 };
 use crate::cluster::{Answering, Membership, PASSING_MAX, Parts, Peers, Table};
-use crate::follow::Follow;
 use crate::metrics::chain;
 
 /// Shards on their way to other nodes at once. More: a move waits for the writes of the others. Fewer: a
 /// node takes longer to join or leave.
 const MOVES_MAX: usize = 8;
-/// How often links are looked at, to doubt what may have changed while one was down.
-const LINK_LOOK: Duration = Duration::from_millis(500);
 /// How long a node that begins waits for the links to its peers. More: one whose network is cut begins
 /// late. Less: it is asked for what it cannot reach yet.
 const LINK_PATIENCE: Duration = Duration::from_secs(5);
@@ -51,7 +47,6 @@ pub(super) struct Clustered {
     pub(super) peers: Peers,
     membership: Membership,
     store: Arc<dyn Store>,
-    node_id: String,
     /// Held until the node ends: dropping it closes every link.
     _transport: Arc<dyn PeerTransport>,
 }
@@ -97,10 +92,9 @@ impl Joining<'_> {
             settings: settings(config),
             lost: rooms.lost.clone(),
         };
-        let running = Membership::start(parts, asked_at, self.stop.clone());
+        let running = Membership::start(parts, asked_at, self.stop);
         // Set once, here.
         let _ = membership.set(running.clone());
-        tokio::spawn(watch_links(transport.clone(), rooms.follow.clone(), self.stop));
         let patience = config.cluster.lease * 2 + Duration::from_secs(2);
         if !running.wait(patience, |progress| progress.settled).await {
             tracing::warn!("not every shard has an owner yet; requests for those are refused");
@@ -114,7 +108,6 @@ impl Joining<'_> {
             peers: Peers::new(table, transport.clone(), rooms.metrics.clone()),
             membership: running,
             store: rooms.store.clone(),
-            node_id: config.node_id.as_str().to_owned(),
             _transport: transport,
         })
     }
@@ -169,13 +162,15 @@ impl Joining<'_> {
 impl Clustered {
     /// Gives everything away, if there is anybody to take it; at most for `patience`.
     pub(super) async fn give_away(&self, patience: Duration) {
-        // Nobody gives this node anything from now on.
-        if let Err(error) = self.store.drain(&self.node_id).await {
+        // Nobody gives this boot anything from now on; a later boot of the same name is not meant.
+        if let Err(error) = self.store.drain_boot(self.peers.me()).await {
             tracing::warn!(error = %chain(&error), "the others do not know that this node leaves");
         }
         self.membership.drain().await;
+        // What was given just before is seen by a look that began after: by the second from now.
+        let looks = self.membership.looks() + 2;
         let done =
-            self.membership.wait(patience, |progress| progress.empty || !progress.heirs).await;
+            self.membership.wait(patience, |is| (is.empty && is.looks >= looks) || !is.heirs).await;
         if !done {
             tracing::warn!("not every shard was given away in time; the others take the rest");
         }
@@ -188,9 +183,6 @@ impl Clustered {
 }
 
 fn settings(config: &Config) -> Settings {
-    let span = |duration: Duration| {
-        Span::from_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
-    };
     let every = config.cluster.lease_renew;
     Settings {
         lease: span(config.cluster.lease),
@@ -206,30 +198,6 @@ fn settings(config: &Config) -> Settings {
 async fn all_linked(transport: &dyn PeerTransport) {
     while !transport.links().iter().all(|link| link.connected) {
         tokio::time::sleep(LINK_WAIT).await;
-    }
-}
-
-/// A link that is there again, or for the first time, or has fallen silent: changes may have gone unheard
-/// of, or be told to nobody. One that was closed is no such case: whoever tells learns that.
-async fn watch_links(transport: Arc<dyn PeerTransport>, follow: Follow, stop: CancellationToken) {
-    let mut linked: Vec<Uuid> = Vec::new();
-    let mut ticks = tokio::time::interval(LINK_LOOK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = stop.cancelled() => return,
-        }
-        let links = transport.links();
-        let silent = |link: &&LinkView| link.connected && link.suspect;
-        let well = |link: &&LinkView| link.connected && !link.suspect;
-        let known = |link: &LinkView| linked.contains(&link.incarnation);
-        let is_news = links.iter().filter(well).any(|link| !known(link))
-            || links.iter().filter(silent).any(known);
-        linked = links.iter().filter(well).map(|link| link.incarnation).collect();
-        if is_news {
-            follow.reconnected().await;
-        }
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -41,6 +41,9 @@ const PARTITION_DAYS_AHEAD: u16 = 7;
 const MAINTAIN_EVERY: Duration = Duration::from_hours(1);
 /// How often the clock is compared and histograms are folded.
 const TICK: Duration = Duration::from_secs(1);
+/// Connections that may wait to be accepted: a gateway's whole pool, come anew at once.
+const BACKLOG: u32 = 1_024;
+
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -163,8 +166,8 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
     let rooms = Rooms::open(store, config, peers_at.is_some(), &stop_lease).await?;
 
     let listen = |source| StartError::Listen { address: config.http, source };
-    let listener = TcpListener::bind(config.http).await.map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
+    let socket = bound(config.http).map_err(listen)?;
+    let address = socket.local_addr().map_err(listen)?;
     let clustered = match peers_at {
         None => None,
         Some(peers_at) => {
@@ -182,12 +185,16 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
     let peers = clustered.as_ref().map(|clustered| clustered.peers.clone());
     let api = Arc::new(rooms.api(config, peers, &stop_jobs));
 
+    // Not before there is somebody to answer: a gateway would wait in the queue instead of asking another.
+    let listener = socket.listen(BACKLOG).map_err(listen)?;
     let stop_http = CancellationToken::new();
     let front = crate::http::Front::new(api.clone());
     let serving = crate::http::serve(listener, front, serve_limits(config), stop_http.clone());
     let server = tokio::spawn(serving);
     let (store, clock) = (rooms.store.clone(), rooms.clock.clone());
     tokio::spawn(maintain(store.clone(), clock.clone(), config.clone(), stop_jobs.clone()));
+    let follow = rooms.follow.clone();
+    tokio::spawn(crate::follow::trail::keep(follow, clock.clone(), stop_jobs.clone()));
     tokio::spawn(tick(clock, rooms.metrics.clone(), stop_jobs.clone()));
     // From here on `Running` ends it.
     let _ = lease_ends.disarm();
@@ -253,6 +260,20 @@ impl Running {
     }
 }
 
+/// An address of ours that refuses connections until it is listened on.
+fn bound(address: std::net::SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As a listener of the standard library: connections of the last boot that linger are no hindrance.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+fn span(duration: Duration) -> Span {
+    Span::from_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
+}
+
 fn lease_ms(config: &Config) -> u32 {
     u32::try_from(config.cluster.lease.as_millis()).unwrap_or(u32::MAX)
 }
@@ -273,9 +294,9 @@ async fn maintain(
     config: Config,
     stop: CancellationToken,
 ) {
-    let window = i64::try_from(config.ingest.accept_window.as_micros()).unwrap_or(i64::MAX);
-    let skew = i64::try_from(limits::FUTURE_SKEW.as_micros()).unwrap_or(i64::MAX);
-    let remembered = Span::from_micros(window.saturating_add(skew.saturating_mul(2)));
+    let (window, skew) = (span(config.ingest.accept_window), span(limits::FUTURE_SKEW));
+    let remembered = window.get().saturating_add(skew.get().saturating_mul(2));
+    let remembered = Span::from_micros(remembered);
     let mut ticks = tokio::time::interval(MAINTAIN_EVERY);
     loop {
         tokio::select! {

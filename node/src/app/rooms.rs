@@ -72,14 +72,21 @@ impl Rooms {
             let ownership = Arc::new(Ownership::new(incarnation, &states));
             // Before anything that may take as long as the lease.
             let (health, lost) = (health.clone(), lost.clone());
-            let lease = alone::Lease { store: store.clone(), incarnation, health, lost };
+            let trusting = config.database_url.is_shared().then(|| ownership.clone());
+            let lease = alone::Lease {
+                store: store.clone(),
+                incarnation,
+                health,
+                lost,
+                trusting,
+                clock: clock.clone(),
+            };
             tokio::spawn(lease.keep(config.clone(), stop_lease.clone()));
             ownership.find_uncounted(&*store, ownership.shards()).await?;
             ownership
         };
         let admin_token = config.admin_token.as_ref().map(weir_config::Secret::expose);
-        let catalog =
-            Catalog::new(store.clone(), clock.clone(), shard_count, admin_token, has_peers);
+        let catalog = Catalog::new(store.clone(), clock.clone(), shard_count, admin_token);
         let catalog = Arc::new(catalog);
         let checkpointer = Checkpointer::new();
         let checkpoints = checkpointer.start(CheckpointerParts {

@@ -260,7 +260,7 @@ mod tests {
             made.unwrap();
         }
         let shards = NonZeroU16::new(1).unwrap();
-        Catalog::new(Arc::new(store), Arc::new(Clock::start()), shards, None, false)
+        Catalog::new(Arc::new(store), Arc::new(Clock::start()), shards, None)
     }
 
     /// Versions; what is known to run; version in force, and the one that waits with the days until

@@ -9,6 +9,7 @@ pub mod definition;
 pub mod plan_document;
 pub mod principal;
 mod remembered;
+mod trouble;
 
 use std::hash::Hash;
 use std::num::NonZeroU16;
@@ -27,6 +28,7 @@ use weir_store::{Error, Reach, Store};
 use crate::clock::Clock;
 use principal::{Principal, TokenError};
 use remembered::Remembered;
+use trouble::Trouble;
 
 /// Plans remembered: versions in use, a few KB each.
 const PLANS_MAX: usize = 10_000;
@@ -34,11 +36,9 @@ const PLANS_MAX: usize = 10_000;
 const TOKENS_MAX: usize = 50_000;
 /// How long a token or key that nobody has is remembered as such.
 const UNKNOWN_FOR: Duration = limits::NEGATIVE_KEY_CACHE_TTL;
-/// How long what is known may go without being read again, on a node that makes every change itself.
+/// How long what is known may go without being read again: every change is heard of, at the latest from
+/// the audit log.
 const KNOWN_FOR: Duration = Duration::from_hours(24);
-/// The same when other nodes make changes too: bounds how long one may go unheard of when it was told
-/// while this node could not be reached.
-const KNOWN_FOR_AMONG_PEERS: Duration = Duration::from_mins(1);
 
 /// SHA-256 of a secret; what the store keeps of keys and tokens.
 pub type SecretHash = [u8; 32];
@@ -114,6 +114,7 @@ pub struct Catalog {
     tokens: Remembered<SecretHash, Arc<Principal>>,
     unknown_tokens: Remembered<SecretHash, ()>,
     bootstrap: Option<SecretHash>,
+    trouble: Trouble,
 }
 
 /// Why a plan could not be had.
@@ -137,9 +138,7 @@ impl Catalog {
         clock: Arc<Clock>,
         shard_count: NonZeroU16,
         admin_token: Option<&str>,
-        has_peers: bool,
     ) -> Self {
-        let known_for = if has_peers { KNOWN_FOR_AMONG_PEERS } else { KNOWN_FOR };
         let unknown = limits::NEGATIVE_KEY_CACHE_ENTRIES_MAX;
         let known = limits::KEY_CACHE_ENTRIES_MAX;
         Self {
@@ -147,15 +146,16 @@ impl Catalog {
             clock,
             shard_count,
             generation: Generation::default(),
-            keys: Remembered::new(known, known_for),
+            keys: Remembered::new(known, KNOWN_FOR),
             unknown_keys: Remembered::new(unknown, UNKNOWN_FOR),
-            subscriptions: Remembered::new(known, known_for),
+            subscriptions: Remembered::new(known, KNOWN_FOR),
             plans: Remembered::new(PLANS_MAX, Duration::MAX),
             issues: Remembered::new(PLANS_MAX, Duration::MAX),
-            newest: Remembered::new(PLANS_MAX, known_for),
-            tokens: Remembered::new(TOKENS_MAX, known_for),
+            newest: Remembered::new(PLANS_MAX, KNOWN_FOR),
+            tokens: Remembered::new(TOKENS_MAX, KNOWN_FOR),
             unknown_tokens: Remembered::new(unknown, UNKNOWN_FOR),
             bootstrap: admin_token.map(hash_secret),
+            trouble: Trouble::default(),
         }
     }
 
@@ -173,8 +173,11 @@ impl Catalog {
         if self.unknown_keys.get(self.clock.now(), &hash).is_some() {
             return Ok(KeyLookup::Unknown);
         }
+        if let Some(old) = self.known_in_trouble(&self.keys, &hash) {
+            return Ok(old);
+        }
         let generation = self.generation.read();
-        let found = match self.store.find_key(&hash).await {
+        let found = match self.noted(self.store.find_key(&hash).await) {
             Ok(found) => found,
             // What is known stays known while the store is away.
             Err(error) => return self.keys.get_old(&hash).ok_or(error),
@@ -199,8 +202,11 @@ impl Catalog {
         if let Some(known) = self.subscriptions.get(self.clock.now(), &id) {
             return Ok(Some(known));
         }
+        if let Some(old) = self.known_in_trouble(&self.subscriptions, &id) {
+            return Ok(Some(old));
+        }
         let generation = self.generation.read();
-        let row = match self.store.find_subscription(id, &Reach::default()).await {
+        let row = match self.noted(self.store.find_subscription(id, &Reach::default()).await) {
             Ok(Some(row)) => row,
             Ok(None) => return Ok(None),
             Err(error) => return self.subscriptions.get_old(&id).map(Some).ok_or(error),
@@ -237,6 +243,9 @@ impl Catalog {
         if let Some(plan) = self.newest.get(self.clock.now(), &id) {
             return Ok(plan);
         }
+        if let Some(old) = self.known_in_trouble(&self.newest, &id) {
+            return Ok(old);
+        }
         let generation = self.generation.read();
         let plan = match self.read_plan(id, None).await {
             Ok(plan) => plan,
@@ -254,7 +263,8 @@ impl Catalog {
         id: PlanId,
         version: Option<i32>,
     ) -> Result<Arc<Plan>, PlanLookupError> {
-        let row = self.store.find_plan(id, version).await.map_err(PlanLookupError::Store)?;
+        let found = self.noted(self.store.find_plan(id, version).await);
+        let row = found.map_err(PlanLookupError::Store)?;
         let row = row.ok_or(PlanLookupError::NotFound)?;
         let version = u32::try_from(row.version).map_err(|_| PlanLookupError::NotFound)?;
         let plan = plan_document::parse(row.config.as_bytes(), id, version)
@@ -286,8 +296,11 @@ impl Catalog {
         if self.unknown_tokens.get(self.clock.now(), hash).is_some() {
             return Err(TokenError::Unknown);
         }
+        if let Some(old) = self.known_in_trouble(&self.tokens, hash) {
+            return Ok(old);
+        }
         let generation = self.generation.read();
-        let row = match self.store.find_token(hash).await {
+        let row = match self.noted(self.store.find_token(hash).await) {
             Ok(row) => row,
             Err(error) => return self.tokens.get_old(hash).ok_or(TokenError::Store(error)),
         };
@@ -298,6 +311,22 @@ impl Catalog {
         let principal = Arc::new(principal);
         self.remember(generation, &self.tokens, hash, principal.clone());
         Ok(principal)
+    }
+
+    /// What is known, however old, while the store is away: asking it again would only cost every
+    /// request a time-out.
+    fn known_in_trouble<K: Hash + Eq, V: Clone>(
+        &self,
+        cache: &Remembered<K, V>,
+        key: &K,
+    ) -> Option<V> {
+        if self.trouble.lasts(self.clock.now()) { cache.get_old(key) } else { None }
+    }
+
+    fn noted<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+        let is_away = answer.as_ref().is_err_and(Error::is_away);
+        self.trouble.note(self.clock.now(), is_away);
+        answer
     }
 
     /// Remembers what was read since `generation`, unless something changed meanwhile. A change counts
@@ -323,17 +352,22 @@ impl Catalog {
         self.subscriptions.forget(&id);
     }
 
-    /// Changes may have gone unheard of: everything is read again when it is next wanted, and what
-    /// cannot be read stays known.
-    pub fn forget_all(&self) {
+    /// Keys of a subscription were made or revoked, or it is gone; which ones is not known.
+    pub fn forget_keys_of(&self, id: SubscriptionId) {
         self.generation.bump();
-        let now = self.clock.now();
-        self.keys.doubt(now);
-        self.unknown_keys.doubt(now);
-        self.subscriptions.doubt(now);
-        self.newest.doubt(now);
-        self.tokens.doubt(now);
-        self.unknown_tokens.doubt(now);
+        self.unknown_keys.doubt(self.clock.now());
+        self.keys.forget_such(|known| match known {
+            KeyLookup::Good { subscription, .. } | KeyLookup::Revoked { subscription, .. } => {
+                *subscription == id
+            }
+            KeyLookup::Unknown => false,
+        });
+    }
+
+    /// The token of this id was revoked.
+    pub fn forget_token_named(&self, id: &str) {
+        self.generation.bump();
+        self.tokens.forget_such(|known| known.id == id);
     }
 
     /// A key was made or revoked.

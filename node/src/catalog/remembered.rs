@@ -56,6 +56,11 @@ impl<K: Hash + Eq, V: Clone> Remembered<K, V> {
         self.doubted.fetch_max(now.get(), Ordering::Relaxed);
     }
 
+    /// Forgets every answer of which this holds; looks at each.
+    pub(super) fn forget_such(&self, is_such: impl Fn(&V) -> bool) {
+        self.entries.retain(|_, entry| !is_such(&entry.value));
+    }
+
     pub(super) fn forget(&self, key: &K) {
         self.entries.remove(key);
     }
@@ -85,7 +90,10 @@ mod tests {
         known.doubt(after(6));
         assert_eq!((known.get(after(7), &1), known.get_old(&1)), (None, Some("anew")));
         known.insert(after(7), 1, "once more");
+        known.insert(after(7), 2, "two");
         assert_eq!(known.get(after(8), &1), Some("once more"));
+        known.forget_such(|value| *value == "two");
+        assert_eq!((known.get_old(&1), known.get_old(&2)), (Some("once more"), None));
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub struct Progress {
     pub empty: bool,
     /// Somebody could take it.
     pub heirs: bool,
+    /// Looks at the database that were answered.
+    pub looks: u64,
 }
 
 /// Door to the running membership.
@@ -96,7 +98,8 @@ impl Membership {
         let machine = Node::joined(me, shards, parts.settings, asked_at);
         let (inbox, events) = mpsc::channel(INBOX);
         let (progress, watched) = watch::channel(Progress::default());
-        let shell = Shell { parts: Arc::new(parts), machine, inbox: inbox.clone(), progress };
+        let shell =
+            Shell { parts: Arc::new(parts), machine, inbox: inbox.clone(), progress, looks: 0 };
         tokio::spawn(shell.run(events, stop));
         Self { inbox, progress: watched }
     }
@@ -119,6 +122,11 @@ impl Membership {
             .is_ok_and(|seen| seen.is_ok())
     }
 
+    /// How many looks at the database were answered so far.
+    pub fn looks(&self) -> u64 {
+        self.progress.borrow().looks
+    }
+
     async fn input(&self, input: Input) {
         // Its task ends with the node; then nobody decides any more.
         let _ = self.inbox.send(Event::Machine(input)).await;
@@ -130,6 +138,7 @@ struct Shell {
     machine: Node,
     inbox: mpsc::Sender<Event>,
     progress: watch::Sender<Progress>,
+    looks: u64,
 }
 
 impl Shell {
@@ -147,6 +156,7 @@ impl Shell {
                 Event::Machine(input) => input,
                 Event::Seen(rows, view) => {
                     self.meet(&rows);
+                    self.looks += 1;
                     Input::Looked(Some(view))
                 }
             };
@@ -169,6 +179,7 @@ impl Shell {
             settled: parts.ownership.shards().all(served),
             empty: self.machine.is_empty(),
             heirs: self.machine.has_heirs(),
+            looks: self.looks,
         };
         self.progress.send_if_modified(|known| std::mem::replace(known, progress) != progress);
     }

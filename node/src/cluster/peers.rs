@@ -62,7 +62,7 @@ impl Peers {
     }
 
     /// The name of a boot.
-    pub fn name(&self, boot: Uuid) -> Option<HeaderValue> {
+    pub fn name(&self, boot: Uuid) -> HeaderValue {
         self.table.name(boot)
     }
 
@@ -122,14 +122,14 @@ impl Peers {
     }
 
     /// Tells every node of a change and waits until those that are linked have followed it. The others
-    /// doubt what they know when they are linked again.
+    /// find it in the audit log.
     pub async fn tell_change(&self, change: &Change, patience: Duration) {
         let ask = Ask::Changed(*change);
         let peers = self.table.peers();
         let telling = peers.iter().map(|peer| self.ask(peer.boot, &ask, patience));
         let missed = join_all(telling).await.into_iter().filter(Result::is_err).count();
         if missed > 0 {
-            tracing::info!(missed, "peers hear of a change when they are linked again");
+            tracing::info!(missed, "peers will find a change in the audit log");
         }
     }
 }

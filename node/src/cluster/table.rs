@@ -54,9 +54,12 @@ impl Table {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The name of a boot.
-    pub fn name(&self, boot: Uuid) -> Option<HeaderValue> {
-        self.peers().iter().find(|peer| peer.boot == boot).map(|peer| peer.name.clone())
+    /// The name of a boot; of one that came since the last look, its boot's id.
+    pub fn name(&self, boot: Uuid) -> HeaderValue {
+        let known =
+            self.peers().iter().find(|peer| peer.boot == boot).map(|peer| peer.name.clone());
+        let id = || HeaderValue::from_str(&boot.to_string()).ok();
+        known.or_else(id).unwrap_or(HeaderValue::from_static("node"))
     }
 
     pub(super) fn set_owners(&self, owners: impl Iterator<Item = Owner>) {

@@ -162,6 +162,11 @@ impl Checkpointer {
         }
     }
 
+    /// Whether a batch with the state of such a subscription is under way.
+    pub fn is_writing(&self, is_such: impl Fn(SubscriptionId) -> bool) -> bool {
+        self.locked_under_way().iter().any(|&subscription| is_such(subscription))
+    }
+
     fn locked_under_way(&self) -> std::sync::MutexGuard<'_, HashSet<SubscriptionId>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -373,6 +378,10 @@ impl Writer {
 
     fn died(&self, subscription: &dyn Dirty) {
         let ownership = &self.parts.ownership;
+        if !ownership.may_load(subscription.shard()) {
+            // Given away: its rows are its new owner's to count, and nobody would ever close the hole.
+            return;
+        }
         ownership.open_hole(subscription.subscription(), subscription.shard(), subscription.born());
     }
 

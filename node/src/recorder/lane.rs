@@ -298,7 +298,10 @@ impl Lane {
         let (chain, rows) = (crate::metrics::chain(error), batch.len());
         tracing::warn!(error = %chain, rows, "rows were not acknowledged");
         match error {
-            Error::Fenced { .. } => self.shared.lost.cancel(),
+            Error::Fenced { shards, .. } => {
+                self.shared.metrics.fenced(shards.len());
+                self.shared.lost.cancel();
+            }
             Error::Unavailable { .. } => self.shared.health.set_up(false),
             Error::Unknown { .. } => {
                 self.shared.health.set_up(false);

@@ -206,7 +206,7 @@ impl Router {
                     match peers.ask(boot, &ask, PEER_DECIDES_WITHIN).await {
                         Ok(Reply::Decided(standing)) => {
                             let decision = self.with_plan(standing).await?;
-                            return Ok((decision, peers.name(boot)));
+                            return Ok((decision, Some(peers.name(boot))));
                         }
                         Ok(Reply::NotHere(owner)) => search.not_there(boot, owner),
                         Ok(Reply::Undecided(reason)) => return Err(reason.into()),

@@ -27,6 +27,9 @@ use crate::recorder::{Apply, NotApplied};
 const ATTEMPTS: usize = 3;
 /// How often a shard that is to move is looked at: a commit takes a few milliseconds.
 const EMPTY_LOOK: std::time::Duration = std::time::Duration::from_millis(1);
+/// Looks for one message to rest: who was busy with something else needs another. Fewer: mailboxes fill
+/// with them. More: a shard with a busy subscription takes longer to move.
+const LOOKS_PER_STIR: usize = 10;
 /// How often an ending node looks whether all have gone to rest.
 const REST_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
@@ -204,6 +207,12 @@ impl Shards {
             .collect()
     }
 
+    /// Residents on an older version of a plan, or about to move to it.
+    pub fn on_plan_behind(&self, plan: PlanId, version: u32) -> Vec<SubscriptionId> {
+        let behind = self.residents.iter().filter(|entry| entry.is_behind(plan, version));
+        behind.map(|entry| *entry.key()).collect()
+    }
+
     /// Makes sure that the subscription is in memory.
     pub async fn activate(&self, id: SubscriptionId, shard: ShardId) -> Result<(), ActivateError> {
         self.find(id, shard).await.map(|_| ())
@@ -215,12 +224,17 @@ impl Shards {
         let emptying = async {
             loop {
                 self.deps.ownership.set_service(shard, Service::Ending);
-                while self.stir(shard).await {
+                for look in 0_usize.. {
+                    if !self.stir(shard, look.is_multiple_of(LOOKS_PER_STIR)).await {
+                        break;
+                    }
                     tokio::time::sleep(EMPTY_LOOK).await;
                 }
                 // Closed first, then looked at once more: a row may have loaded somebody in between.
                 self.deps.ownership.set_service(shard, Service::Closed);
-                if !self.stir(shard).await {
+                // Somebody who died may still be in a batch: at the next epoch it would be fenced, and this
+                // node would take itself for dead.
+                if !self.stir(shard, true).await && !self.is_being_written(shard) {
                     return;
                 }
             }
@@ -228,21 +242,30 @@ impl Shards {
         tokio::time::timeout(patience, emptying).await.is_ok()
     }
 
-    /// Sends whoever is there to rest. False when there is nobody, and nobody is awaited.
-    async fn stir(&self, shard: ShardId) -> bool {
+    fn is_being_written(&self, shard: ShardId) -> bool {
+        self.deps.checkpointer.is_writing(|id| self.deps.catalog.shard_of(id) == shard)
+    }
+
+    /// Whether anybody is there or awaited; whoever is there is sent to rest if it `tells`.
+    async fn stir(&self, shard: ShardId, tells: bool) -> bool {
         let pending = self.deps.ownership.pending_rows(shard) > 0;
         let Some(supervisor) = self.supervisors.get(usize::from(shard.0)) else { return pending };
         let (reply, answer) = oneshot::channel();
-        let asked = supervisor.send_message(ShardMessage::Stir(reply)).is_ok();
+        let asked = supervisor.send_message(ShardMessage::Stir(tells, reply)).is_ok();
         // A supervisor that is gone took everybody with it.
         pending || (asked && answer.await.is_ok_and(|is_there| is_there))
     }
 
     /// Sends every subscription to rest, with a clean checkpoint each, and waits for all of them.
     pub async fn rest(&self) {
-        while !self.residents.is_empty() {
-            for entry in self.residents.iter() {
-                entry.send(Message::Retire);
+        for look in 0_usize.. {
+            if self.residents.is_empty() {
+                return;
+            }
+            if look.is_multiple_of(LOOKS_PER_STIR) {
+                for entry in self.residents.iter() {
+                    entry.send(Message::Retire);
+                }
             }
             tokio::time::sleep(REST_LOOK).await;
         }

@@ -18,6 +18,7 @@ use super::message::Message;
 use super::registry::{ActivateError, Residents};
 use super::subscription::{Arguments, SubscriptionActor};
 use crate::metrics::chain;
+use crate::recorder::Dirty;
 
 type Activated = Result<Arc<SubscriptionHandle>, ActivateError>;
 
@@ -30,8 +31,9 @@ pub(super) enum ShardMessage {
     Await(SubscriptionId, oneshot::Sender<Activated>),
     /// Who is being loaded?
     Starting(oneshot::Sender<Vec<SubscriptionId>>),
-    /// Everybody is to rest, with the next batch of checkpoints. Is anybody there, or on the way?
-    Stir(oneshot::Sender<bool>),
+    /// Is anybody there, or on the way? If so, and with `true`, they are to rest, with the next batch of
+    /// checkpoints.
+    Stir(bool, oneshot::Sender<bool>),
     /// A spawn ended.
     Started(SubscriptionId, Activated),
 }
@@ -48,8 +50,8 @@ pub(super) struct SupervisorArguments {
 pub(super) struct Shard {
     arguments: SupervisorArguments,
     starting: HashMap<SubscriptionId, Vec<oneshot::Sender<Activated>>>,
-    /// Whose actor is whose, to find the subscription of one that ended.
-    actors: HashMap<ActorId, SubscriptionId>,
+    /// Whose actor is whose, and its birth, to find the subscription of one that ended.
+    actors: HashMap<ActorId, (SubscriptionId, u64)>,
 }
 
 impl Actor for Supervisor {
@@ -78,8 +80,8 @@ impl Actor for Supervisor {
                 // Whoever asked may have gone.
                 let _ = reply.send(state.starting.keys().copied().collect());
             }
-            ShardMessage::Stir(reply) => {
-                let _ = reply.send(state.stir());
+            ShardMessage::Stir(tells, reply) => {
+                let _ = reply.send(state.stir(tells));
             }
             ShardMessage::Started(id, activated) => state.started(id, &activated),
         }
@@ -97,12 +99,18 @@ impl Actor for Supervisor {
             SupervisionEvent::ActorTerminated(actor, ..) => (actor, None),
             _ => return Ok(()),
         };
+        let gone = actor.get_id();
+        let owner = state.actors.remove(&gone);
         if let Some(failure) = failure {
             state.arguments.deps.metrics.restarted();
             tracing::error!(error = %chain(&*failure), "a subscription's actor died and will be loaded anew");
+            if let Some((id, born)) = owner {
+                // What it counted and did not write is in nobody's memory. Said before it is forgotten:
+                // the shard may be about to move, and its heir must read those rows.
+                state.arguments.deps.ownership.open_hole(id, state.arguments.shard, born);
+            }
         }
-        let gone = actor.get_id();
-        if let Some(id) = state.actors.remove(&gone) {
+        if let Some((id, _)) = owner {
             state.arguments.residents.remove_if(&id, |_, handle| handle.actor_id() == gone);
         }
         Ok(())
@@ -156,11 +164,13 @@ impl Shard {
         });
     }
 
-    fn stir(&self) -> bool {
+    fn stir(&self, tells: bool) -> bool {
         let mut is_there = !self.starting.is_empty();
-        for id in self.actors.values() {
+        for (id, _) in self.actors.values() {
             if let Some(handle) = self.arguments.residents.get(id) {
-                handle.send(Message::RetireNow);
+                if tells {
+                    handle.send(Message::RetireNow);
+                }
                 is_there = true;
             }
         }
@@ -179,7 +189,7 @@ impl Shard {
     fn started(&mut self, id: SubscriptionId, activated: &Activated) {
         self.arguments.deps.metrics.activated(activated.is_ok());
         if let Ok(handle) = activated {
-            self.actors.insert(handle.actor_id(), id);
+            self.actors.insert(handle.actor_id(), (id, handle.born()));
             self.arguments.residents.insert(id, handle.clone());
         }
         for reply in self.starting.remove(&id).unwrap_or_default() {

@@ -229,6 +229,10 @@ pub trait Store: Send + Sync + 'static {
     /// Asks the node of this name to give its shards away. `false` when no such node is alive.
     async fn drain(&self, node: &str) -> Result<bool>;
 
+    /// Asks this boot, and no later one of the same name, to give its shards away. `false` when it is not
+    /// alive.
+    async fn drain_boot(&self, incarnation: Uuid) -> Result<bool>;
+
     /// Marks nodes whose lease has run out as dead, one compare-and-set per row: a renewal at the same
     /// time either comes first or finds that it is too late.
     async fn bury_expired(&self) -> Result<()>;
@@ -366,6 +370,14 @@ pub trait Store: Send + Sync + 'static {
         before: Option<Uuid>,
         limit: u32,
     ) -> Result<Page<AuditRow>>;
+
+    /// Entries of these actions with an id above `after`, oldest first.
+    async fn changes_after(
+        &self,
+        after: Uuid,
+        actions: &[&str],
+        limit: u32,
+    ) -> Result<Vec<AuditRow>>;
 
     // ---- reads ----
 

@@ -119,6 +119,10 @@ impl Store for FaultyStore {
         self.inner.members().await
     }
 
+    async fn drain_boot(&self, incarnation: Uuid) -> Result<bool> {
+        self.inner.drain_boot(incarnation).await
+    }
+
     async fn drain(&self, node: &str) -> Result<bool> {
         self.inner.drain(node).await
     }
@@ -302,6 +306,15 @@ impl Store for FaultyStore {
         limit: u32,
     ) -> Result<Page<AuditRow>> {
         self.inner.list_audit(tenant, before, limit).await
+    }
+
+    async fn changes_after(
+        &self,
+        after: Uuid,
+        actions: &[&str],
+        limit: u32,
+    ) -> Result<Vec<AuditRow>> {
+        self.inner.changes_after(after, actions, limit).await
     }
 
     async fn records(&self, filter: &RecordFilter) -> Result<Page<LedgerRow>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::postgres::{Postgres, Stop};
 use harness::{Cluster, Gate, History, LEASE, Load, Proxy, Wires, event_of, eventually};
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{RECOVERY_MAX, metered, taken_over};
 
@@ -57,11 +57,17 @@ async fn a_node_without_postgres_is_replaced_and_comes_back() {
     check_cut("one node cut from Postgres", &[reset, silent, answers_lost]).await;
 }
 
+/// How many shards each node owns.
+async fn shares(cluster: &Cluster) -> Vec<Value> {
+    let view = cluster.view_of(0).await;
+    let nodes = view["nodes"].as_array().expect("nodes");
+    nodes.iter().map(|node| node["shards"].clone()).collect()
+}
+
 #[tokio::test]
 async fn one_link_between_two_nodes_is_gone_round_by_way_of_the_third() {
     let (_server, cluster) = wired().await;
-    let owned =
-        [cluster.seen_by(0, 0).await, cluster.seen_by(0, 1).await, cluster.seen_by(0, 2).await];
+    let before_all = shares(&cluster).await;
     let plan = cluster.via(0).plan(json!({"quota": {"limit": 10, "every": "P1D"}})).await;
     // The first dials the second, whose wire nobody else uses: the third was started after it.
     let (asked, owner, between) = (0, 1, 2);
@@ -96,10 +102,45 @@ async fn one_link_between_two_nodes_is_gone_round_by_way_of_the_third() {
         cluster.wires[owner].peers.mend();
         load.rounds(2).await;
     }
-    for index in 0..3 {
-        assert_eq!(cluster.seen_by(0, index).await["shards"], owned[index]["shards"]);
-    }
+    assert_eq!(shares(&cluster).await, before_all, "nobody took anything over");
     load.end().await.audit("one link cut between two nodes", &cluster).await;
+}
+
+#[tokio::test]
+async fn a_change_that_nobody_could_be_told_of_is_followed_all_the_same() {
+    let (_server, cluster) = wired().await;
+    let plan = cluster.via(0).plan(json!({"quota": {"limit": 2, "every": "P1D"}})).await;
+    let (owner, other) = (0, 1);
+    let one = cluster.subscribe_at(owner, &plan).await;
+    let revoked = cluster.subscribe_at(owner, &plan).await;
+    for index in [owner, other] {
+        for one in [&one, &revoked] {
+            assert_eq!(cluster.via(index).check(&one.key).await["allowed"], true);
+        }
+    }
+    assert_eq!(cluster.via(other).check(&one.key).await["allowed"], false);
+    // Nobody hears of it from the node that makes the changes, now or later.
+    cluster.wires[CUT].peers.cut();
+    let admin = cluster.via(CUT).admin;
+    let raised = json!({"name": "p", "quota": {"limit": 5, "every": "P1D"}});
+    admin.json(Method::PUT, &format!("/api/v1/plans/{plan}"), &raised).await.expect(200);
+    let keys = format!("/api/v1/subscriptions/{}/keys", revoked.id);
+    let key = admin.get(&keys).await.expect(200)["data"][0]["id"].clone();
+    let key = format!("{keys}/{}", key.as_str().expect("an id"));
+    assert_eq!(admin.delete(&key).await.status, 204);
+    for index in [owner, other] {
+        eventually("a raised limit is followed", RECOVERY_MAX, || async {
+            let answer = cluster.via(index).try_check(&one.key, "cost=0").await.json();
+            if answer["limit"] == 5 { Ok(()) } else { Err(answer.to_string()) }
+        })
+        .await;
+        eventually("a revoked key is refused", RECOVERY_MAX, || async {
+            let answer = cluster.via(index).try_check(&revoked.key, "cost=0").await.json();
+            if answer["reason"] == "key_revoked" { Ok(()) } else { Err(answer.to_string()) }
+        })
+        .await;
+    }
+    assert_eq!(cluster.via(other).check(&one.key).await["allowed"], true);
 }
 
 #[tokio::test]
@@ -139,6 +180,19 @@ async fn while_postgres_is_away_nobody_is_declared_dead() {
     let metered = metered(&cluster, 100).await;
     let free = metered.iter().find(|one| one.limit.is_none()).expect("some have no limit");
     let free = free.subscription.clone();
+    // Holds that return soon: an owner that may have been buried decides by them no longer than half a
+    // second.
+    let short =
+        |policy: &str| json!({"quota": {"limit": 50}, "holdTtl": "4s", "failPolicy": policy});
+    let via = cluster.via(0);
+    let open = via.subscribe(&via.plan(short("open")).await).await;
+    let closed = via.subscribe(&via.plan(short("closed")).await).await;
+    for index in 0..3 {
+        // So that every node knows their keys.
+        for one in [&open, &closed] {
+            assert_eq!(cluster.via(index).check(&one.key).await["allowed"], true);
+        }
+    }
     let load = Load::begin(&cluster, metered);
     load.rounds(3).await;
     for restarted in [false, true] {
@@ -161,6 +215,13 @@ async fn while_postgres_is_away_nobody_is_declared_dead() {
             }
         };
         tokio::join!(away, asked);
+        // By now each of them may have been buried, for all it knows.
+        let late = cluster.via(0).check(&free.key).await;
+        assert_eq!((&late["allowed"], &late["mode"]), (&json!(true), &json!("enforced")), "{late}");
+        let late = cluster.via(1).check(&open.key).await;
+        assert_eq!((&late["allowed"], &late["mode"]), (&json!(true), &json!("degraded")), "{late}");
+        let late = cluster.via(2).try_check(&closed.key, "").await;
+        late.expect_problem(503, "store_unavailable");
         if restarted {
             server.restart().await.expect("the server starts again");
         } else {

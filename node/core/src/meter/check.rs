@@ -114,6 +114,11 @@ impl Meter {
         }
     }
 
+    /// Whether anything but time bounds what passes: then two owners could let through too much.
+    pub fn is_bounded(&self) -> bool {
+        !self.terms.plan.shadow && self.terms.quotas().iter().any(|quota| quota.cap.is_some())
+    }
+
     /// Looks at every quota and every matching rate limit; changes nothing.
     fn look(&self, now: Micros, asked: &Asked<'_>, seen: &mut Seen) {
         for (index, counter) in self.counters.iter().enumerate() {
@@ -169,7 +174,7 @@ impl Meter {
         }
         let mode = if self.terms.plan.shadow {
             Mode::Shadow
-        } else if seen.beyond_escrow {
+        } else if seen.beyond_escrow || asked.check.degraded {
             Mode::Degraded
         } else {
             Mode::Enforced

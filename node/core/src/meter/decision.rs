@@ -27,7 +27,7 @@ pub struct Check {
     pub request_id: Option<u128>,
     /// Hold by name: settled or released by this id.
     pub reserve: Option<ReservationId>,
-    /// Admit past the escrow: the store is away and the plan fails open.
+    /// Admit past the escrow, and say so: the store is away and the plan fails open.
     pub degraded: bool,
 }
 

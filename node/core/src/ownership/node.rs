@@ -122,6 +122,8 @@ pub struct Node {
     lease: Lease,
     known: Known,
     slots: Vec<Slot>,
+    /// Since when looks show that nobody who lives owns a shard.
+    orphans: Vec<Option<Micros>>,
     look_asked: bool,
     next_look: Micros,
     /// From then on it may look out of turn.
@@ -139,6 +141,7 @@ impl Node {
             settings,
             known: Known::default(),
             slots: vec![Slot::Absent; usize::from(shards)],
+            orphans: vec![None; usize::from(shards)],
             look_asked: false,
             next_look: now,
             next_hurried: now,
@@ -325,6 +328,11 @@ impl Node {
 
     fn told(&mut self, owners: Vec<(ShardId, Owner)>, now: Micros, effects: &mut Vec<Effect>) {
         self.learn(&owners);
+        // One that is cut from the database hears it here first.
+        if self.usurped().is_some() {
+            self.lost = true;
+            return;
+        }
         let mut claims = Vec::new();
         for (shard, _) in owners {
             let ours = self.owner(shard).incarnation == Some(self.me);

@@ -217,6 +217,36 @@ fn a_heir_that_is_heard_of_while_the_epoch_is_being_raised_ends_the_move() {
 }
 
 #[test]
+fn a_shard_that_a_peer_tells_is_another_s_ends_a_node_that_serves_it() {
+    // Cut from the database, it would not hear it there.
+    let mut node = settled(&[up(1), up(2)], [(1, 2); 8]);
+    node.step(at(10), Input::Renewed(Renewal::Away));
+    let old = Owner { incarnation: Some(boot(2)), epoch: Epoch(2) };
+    let effects = node.step(at(11), Input::Told(vec![(ShardId(4), old)]));
+    assert!(!effects.contains(&Effect::Lost), "old news: {effects:?}");
+    let theirs = Owner { incarnation: Some(boot(2)), epoch: Epoch(4) };
+    assert_eq!(node.step(at(12), Input::Told(vec![(ShardId(4), theirs)])), [Effect::Lost]);
+    assert!(!node.is_trusted(at(12)));
+}
+
+#[test]
+fn a_shard_that_everybody_leaves_to_another_is_taken_in_the_end() {
+    let owners = [(1, 1), (1, 1), (1, 1), (1, 1), (2, 1), (2, 1), (2, 1), (2, 1)];
+    let mut node = settled(&[up(1), up(2), up(3)], owners);
+    // The hash leaves the dead node's shards to the third, which proposes someone else, and waits.
+    let seen = [up(1), member(2, MemberState::Gone, true), up(3)];
+    let mut look = |second: i64| {
+        node.step(at(second), Input::Tick);
+        node.step(at(second), Input::Renewed(Renewal::Held));
+        let effects = node.step(at(second), Input::Looked(Some(view(&seen, owners))));
+        let claims = effects.into_iter().find(|effect| matches!(effect, Effect::Claim(_)));
+        claims.map(|claims| (second, claims))
+    };
+    let taken = (10..40).find_map(&mut look);
+    assert_eq!(taken, Some((20, Effect::Claim(shards(&[4, 5, 6, 7])))), "after two leases");
+}
+
+#[test]
 fn a_database_that_refuses_at_once_is_not_asked_without_a_pause() {
     let mut node = asking();
     let effects = node.step(at(10), Input::Looked(None));

@@ -228,6 +228,13 @@ pub(super) async fn members(connection: &mut Conn) -> Result<Vec<MemberRow>, Fai
     decode::all(&rows, member)
 }
 
+/// Asks one boot of a node to give its shards away.
+pub(super) async fn drain_boot(connection: &mut Conn, boot: Uuid) -> Result<bool, Failure> {
+    let statement = "UPDATE nodes SET state = 'draining' \
+                     WHERE incarnation = $1 AND state IN ('joining', 'up', 'draining')";
+    Ok(query(statement).bind(boot).execute(connection).await?.rows_affected() == 1)
+}
+
 /// Asks a node to give its shards away.
 pub(super) async fn drain(connection: &mut Conn, node: &str) -> Result<bool, Failure> {
     let statement = "UPDATE nodes SET state = 'draining' \

@@ -52,3 +52,25 @@ pub(super) async fn list(
     let rows = select.build().fetch_all(connection).await?;
     Ok(page::cut(decode::all(&rows, decode::audit)?, limit))
 }
+
+/// Entries of some actions, oldest first.
+pub(super) async fn changes_after(
+    connection: &mut Conn,
+    after: Uuid,
+    actions: &[&str],
+    limit: u32,
+) -> Result<Vec<AuditRow>, Failure> {
+    let mut select = QueryBuilder::<Db>::new(concat!(
+        "SELECT ",
+        audit_columns!(),
+        " FROM audit_log a WHERE a.id > "
+    ));
+    select.push_bind(after).push(" AND a.action IN (");
+    let mut listed = select.separated(", ");
+    for action in actions {
+        listed.push_bind((*action).to_owned());
+    }
+    select.push(") ORDER BY a.id LIMIT ").push_bind(i64::from(limit));
+    let rows = select.build().fetch_all(connection).await?;
+    decode::all(&rows, decode::audit)
+}

@@ -94,6 +94,12 @@ impl Store for Engine {
         write!(self, "drain a node", |connection| membership::drain(connection, node))
     }
 
+    async fn drain_boot(&self, incarnation: Uuid) -> Result<bool> {
+        write!(self, "drain a boot", |connection| {
+            membership::drain_boot(connection, incarnation)
+        })
+    }
+
     async fn bury_expired(&self) -> Result<()> {
         write!(self, "declare nodes dead", |connection| membership::bury_expired(connection))
     }
@@ -267,6 +273,17 @@ impl Store for Engine {
     ) -> Result<Page<AuditRow>> {
         read!(self, "list the audit log", |connection| {
             audit::list(connection, tenant, before, limit)
+        })
+    }
+
+    async fn changes_after(
+        &self,
+        after: Uuid,
+        actions: &[&str],
+        limit: u32,
+    ) -> Result<Vec<AuditRow>> {
+        read!(self, "list changes", |connection| {
+            audit::changes_after(connection, after, actions, limit)
         })
     }
 

@@ -20,6 +20,7 @@ crate::on_both_engines!(
     lists_come_in_pages,
     every_change_leaves_one_audit_entry,
     a_refused_change_leaves_none,
+    changes_are_found_after_an_id_oldest_first,
 );
 
 fn conflict(refused: Result<impl std::fmt::Debug, Error>) -> &'static str {
@@ -298,4 +299,23 @@ async fn a_refused_change_leaves_none(fixture: Fixture) {
     let twin = SubscriptionRow { id: subscription_id(), ..row };
     store.insert_subscription(&twin, &key(twin.id), &audit()).await.expect_err("name taken");
     assert_eq!(audits(&fixture).await, before);
+}
+
+async fn changes_are_found_after_an_id_oldest_first(fixture: Fixture) {
+    let store = &fixture.store;
+    let entry = |action: &str| AuditRow { action: action.to_owned(), ..audit() };
+    let entries = ["plan.update", "other", "token.revoke", "plan.update"].map(entry);
+    // Written out of order, as transactions of several nodes are.
+    for index in [2, 0, 3, 1] {
+        store.insert_audit(&entries[index]).await.expect("entry");
+    }
+    let wanted = ["plan.update", "token.revoke"];
+    let ids = |rows: Vec<AuditRow>| rows.iter().map(|row| row.id).collect::<Vec<_>>();
+    let [first, _, third, fourth] = &entries;
+    let all = store.changes_after(Uuid::nil(), &wanted, 10).await.expect("changes");
+    assert_eq!(ids(all), [first.id, third.id, fourth.id]);
+    let page = store.changes_after(first.id, &wanted, 1).await.expect("changes");
+    assert_eq!(ids(page), [third.id]);
+    let none = store.changes_after(fourth.id, &wanted, 10).await.expect("changes");
+    assert_eq!(ids(none), [] as [Uuid; 0]);
 }

@@ -20,6 +20,7 @@ crate::on_both_engines!(
     unknown_shards_are_not_taken,
     a_shard_is_handed_over_once_and_at_its_epoch,
     nothing_is_handed_to_a_node_that_is_not_up,
+    a_boot_that_drains_itself_does_not_drain_its_successor,
     members_are_listed_with_state_and_lease,
 );
 
@@ -235,6 +236,17 @@ async fn nothing_is_handed_to_a_node_that_is_not_up(fixture: Fixture) {
     }
     assert!(store.renew(draining.incarnation, LEASE_MS).await.expect("it lives on"));
     assert_eq!(store.shards().await.expect("shards")[0].owner, Some(a.incarnation));
+}
+
+async fn a_boot_that_drains_itself_does_not_drain_its_successor(fixture: Fixture) {
+    let store = &fixture.store;
+    let (old, new) = (node("a"), node("a"));
+    store.join(&old, LEASE_MS).await.expect("join");
+    store.join(&new, LEASE_MS).await.expect("join");
+    assert!(!store.drain_boot(old.incarnation).await.expect("drain"), "it was replaced");
+    assert_eq!(store.members().await.expect("members")[0].state, "up");
+    assert!(store.drain_boot(new.incarnation).await.expect("drain"));
+    assert_eq!(store.members().await.expect("members")[0].state, "draining");
 }
 
 async fn members_are_listed_with_state_and_lease(fixture: Fixture) {

@@ -45,18 +45,22 @@ impl Node {
             let Ok(number) = u16::try_from(index) else { break };
             let shard = ShardId(number);
             let owner = self.owner(shard);
-            match (self.slot(shard), wish) {
-                // Given to us by its last owner.
-                (Slot::Absent, _) if owner.incarnation == Some(self.me) => claims.push(shard),
-                (Slot::Absent, Some(wish)) if wish == self.me => match self.standing(owner) {
-                    Standing::Gone => claims.push(shard),
-                    Standing::Expired if may_bury => {
-                        bury = true;
-                        claims.push(shard);
-                    }
-                    Standing::Expired | Standing::Alive => {}
-                },
-                _ => {}
+            let standing = self.standing(owner);
+            let is_left = self.is_left(index, matches!(standing, Standing::Alive), now);
+            // Given to us by its last owner, proposed to us, or left by everybody.
+            let is_given = owner.incarnation == Some(self.me);
+            let is_wanted = wish == Some(self.me) || (is_left && !self.draining);
+            if self.slot(shard) != Slot::Absent || !(is_given || is_wanted) {
+                continue;
+            }
+            match standing {
+                _ if is_given => claims.push(shard),
+                Standing::Gone => claims.push(shard),
+                Standing::Expired if may_bury => {
+                    bury = true;
+                    claims.push(shard);
+                }
+                Standing::Expired | Standing::Alive => {}
             }
         }
         if bury {
@@ -69,6 +73,18 @@ impl Node {
             effects.push(Effect::Claim(claims));
         }
         self.start_moves(now, effects);
+    }
+
+    /// Whether looks have shown no living owner for two leases. Nodes with different links propose
+    /// different heirs, and each may wait for another; by then whoever sees it takes it.
+    fn is_left(&mut self, index: usize, has_owner: bool, now: Micros) -> bool {
+        let Some(orphan) = self.orphans.get_mut(index) else { return false };
+        if has_owner {
+            *orphan = None;
+            return false;
+        }
+        let since = *orphan.get_or_insert(now);
+        now.since(since).get() >= self.settings.lease.get().saturating_mul(2)
     }
 
     /// Freezes shards that should be another's, as many as may move at once.
@@ -120,7 +136,7 @@ impl Node {
     }
 
     /// A shard that we serve and the database knows as another's: others think that we are dead.
-    fn usurped(&self) -> Option<ShardId> {
+    pub(super) fn usurped(&self) -> Option<ShardId> {
         self.slots.iter().enumerate().find_map(|(index, slot)| {
             let shard = ShardId(u16::try_from(index).ok()?);
             let owner = self.owner(shard);
