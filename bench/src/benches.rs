@@ -10,6 +10,7 @@ mod checkpoint;
 mod cluster;
 mod core_apply;
 mod events;
+mod faults;
 mod fixture;
 mod http_check;
 mod open_loop;
@@ -67,6 +68,7 @@ pub const BENCHES: &[Entry] = &[
     Entry { goals: &[6], run: |bench| Box::pin(async move { checkpoint::run(&bench).await }) },
     Entry { goals: &[8, 9], run: |bench| Box::pin(async move { residents::run(&bench).await }) },
     Entry { goals: &[10, 11], run: |bench| Box::pin(async move { cluster::run(&bench).await }) },
+    Entry { goals: &[12, 13], run: |bench| Box::pin(async move { faults::run(&bench).await }) },
     Entry { goals: &[7], run: |bench| Box::pin(async move { open_loop::run(&bench).await }) },
 ];
 

@@ -48,7 +48,7 @@ struct Arguments {
     quick: bool,
     /// Only these rows of the table
     #[arg(long, value_delimiter = ',', value_name = "N,N")]
-    #[arg(value_parser = clap::value_parser!(u8).range(1..=11))]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=13))]
     only: Vec<u8>,
     /// Where the figures go as JSON
     #[arg(long, default_value = "bench/results/latest.json", value_name = "FILE")]

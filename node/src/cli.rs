@@ -83,6 +83,10 @@ pub enum ConfigCommand {
 pub enum ClusterCommand {
     /// Show nodes and who owns how many shards.
     Status(Common),
+    /// Use a database that has lost commits as it is. Nodes that find less in it than they were told end, and
+    /// none is let in until then. Events and changes that it lost are lost; their senders were told that
+    /// they are safe.
+    AcceptRestore(Common),
     /// Let a node give its shards to the others, and wait until it has. It serves on, as a way to
     /// the others, until it is stopped.
     Drain(Drain),

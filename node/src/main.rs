@@ -81,6 +81,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 Ok(ExitCode::SUCCESS)
             })
         }
+        Command::Cluster(ClusterCommand::AcceptRestore(common)) => {
+            with_config(&common, common.overrides(), |config| {
+                let accepted = runtime()?.block_on(operator::accept_restore(&config))?;
+                print(if accepted {
+                    "the database is used as it is; nodes may be started\n"
+                } else {
+                    "nothing to accept: no node has found that the database lost commits\n"
+                })?;
+                Ok(ExitCode::SUCCESS)
+            })
+        }
         Command::Cluster(ClusterCommand::Drain(arguments)) => {
             with_config(&arguments.common, arguments.common.overrides(), |config| {
                 let draining = operator::drain(&config, &arguments.node, |left| {

@@ -52,6 +52,11 @@ pub struct Audit {
     pub unavailable_p50: Duration,
     /// The longest of them all.
     pub unavailable_max: Duration,
+    /// How long checks took that were decided, of a hundred the second longest: in a planned move that is
+    /// how long its shard was frozen.
+    pub check_p99: Duration,
+    /// The longest.
+    pub check_max: Duration,
     /// Longest time from a fault until every subscription was decided about again.
     pub recovery: Duration,
 }
@@ -72,6 +77,7 @@ impl History {
     pub async fn audit(&self, story: &str, cluster: &Cluster) -> Audit {
         let mut audit = Audit::default();
         let mut gaps = Vec::new();
+        let mut took = Vec::new();
         for (metered, fate) in &self.subscriptions {
             audit.hold_against_the_ledger(metered, fate, cluster).await;
             if let Some(limit) = metered.limit {
@@ -84,12 +90,16 @@ impl History {
             audit.allowed += fate.allowed;
             audit.acknowledged += fate.acknowledged.len();
             audit.unknown += fate.unknown.len();
+            took.extend(&fate.took);
             gaps.push(longest_gap(fate));
             audit.recovery = audit.recovery.max(recovery(fate));
         }
         gaps.sort_unstable();
         audit.unavailable_p50 = gaps.get(gaps.len() / 2).copied().unwrap_or_default();
         audit.unavailable_max = gaps.last().copied().unwrap_or_default();
+        took.sort_unstable();
+        audit.check_p99 = took.get(took.len() * 99 / 100).copied().unwrap_or_default();
+        audit.check_max = took.last().copied().unwrap_or_default();
         println!("{story}: {audit}");
         for failure in &self.failures {
             println!("{story}: failed: {failure}");
@@ -157,7 +167,7 @@ impl fmt::Display for Audit {
         write!(
             f,
             "lost {}, double {}, over-admitted {}, failed checks {}, unavailability p50 {:.1?} max \
-             {:.1?}, recovery {:.1?} (allowed {}, acknowledged {}, unknown {}, withheld {}, \
+             {:.1?}, recovery {:.1?}, check p99 {:.1?} max {:.1?} (allowed {}, acknowledged {}, unknown {}, withheld {}, \
              unsecured {})",
             self.lost,
             self.double,
@@ -166,6 +176,8 @@ impl fmt::Display for Audit {
             self.unavailable_p50,
             self.unavailable_max,
             self.recovery,
+            self.check_p99,
+            self.check_max,
             self.allowed,
             self.acknowledged,
             self.unknown,

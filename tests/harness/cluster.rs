@@ -69,9 +69,17 @@ impl Cluster {
 
     /// With more variables.
     pub async fn start_with(nodes: usize, environment: &[(&str, &str)]) -> Self {
+        Self::start_in(nodes, Postgres::shared().await, environment).await
+    }
+
+    /// On a server of the story's own.
+    pub async fn start_on(nodes: usize, server: &Postgres) -> Self {
+        Self::start_in(nodes, server, &[]).await
+    }
+
+    async fn start_in(nodes: usize, server: &Postgres, environment: &[(&str, &str)]) -> Self {
         let turn = TURN.acquire().await.expect("the semaphore is never closed");
-        let database = Postgres::shared().await.fresh_database().await;
-        let database = database.expect("a database can be made");
+        let database = server.fresh_database().await.expect("a database can be made");
         let environment = settings(environment);
         let starting = (0..nodes).map(|index| {
             Node::start(options(&environment, index, database.url.clone(), "127.0.0.1:0"))
@@ -247,6 +255,11 @@ impl Cluster {
             }
         }
         panic!("{} owns none of a hundred subscriptions", name_of(index));
+    }
+
+    /// What they share.
+    pub fn database(&self) -> &TestDatabase {
+        &self.database
     }
 
     /// Runs `weir cluster …` on the cluster's database.

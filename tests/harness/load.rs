@@ -69,6 +69,8 @@ pub struct Fate {
     pub unknown: BTreeSet<String>,
     /// When decisions came.
     pub decided_at: Vec<Instant>,
+    /// How long each of them took.
+    pub took: Vec<Duration>,
 }
 
 impl Fate {
@@ -80,6 +82,7 @@ impl Fate {
         self.acknowledged.extend(other.acknowledged);
         self.unknown.extend(other.unknown);
         self.decided_at.extend(other.decided_at);
+        self.took.extend(other.took);
     }
 }
 
@@ -179,6 +182,7 @@ impl Worker {
         let metered = self.metered.clone();
         let mut batch = BTreeMap::new();
         for (place, one) in metered.iter().enumerate() {
+            let asked_at = Instant::now();
             let checked = self.check(&one.subscription.key).await;
             let fate = &mut self.fates[place];
             match checked {
@@ -200,6 +204,7 @@ impl Worker {
                 Checked::Refused => fate.refused += 1,
             }
             fate.decided_at.push(Instant::now());
+            fate.took.push(asked_at.elapsed());
         }
         if !batch.is_empty() {
             self.record(&batch).await;

@@ -63,6 +63,10 @@ pub enum Stop {
     Immediate,
 }
 
+/// A copy of a database, on the same server.
+#[derive(Debug)]
+pub struct BackUp(String);
+
 /// The shell process that holds a server, and the pipe that it watches.
 #[derive(Debug)]
 struct Keeper {
@@ -206,6 +210,43 @@ impl TestDatabase {
         let slash = self.url[scheme..].find('/').map_or(self.url.len(), |at| scheme + at);
         let begin = self.url[..slash].rfind('@').map_or(scheme, |at| at + 1);
         (&self.url[..begin], &self.url[slash..], &self.url[begin..slash])
+    }
+
+    /// Runs SQL in the database, as somebody may who is no node.
+    pub async fn execute(&self, statements: &str) -> Result<()> {
+        admin(&self.url, statements.to_owned()).await
+    }
+
+    /// The single number that a query finds.
+    pub async fn number(&self, select: &str) -> Result<i64> {
+        let mut connection = PgConnection::connect(&self.url).await?;
+        let number = sqlx::query_scalar(AssertSqlSafe(select.to_owned()));
+        let number = number.fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(number)
+    }
+
+    /// A copy of the database as it is now; for a moment nobody is let into it.
+    pub async fn back_up(&self) -> Result<BackUp> {
+        let copy = BackUp(format!("{}_copy", self.name));
+        self.admin(format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", self.name)).await?;
+        self.terminate_sessions().await?;
+        self.admin(format!("CREATE DATABASE {} TEMPLATE {}", copy.0, self.name)).await?;
+        self.admin(format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", self.name)).await?;
+        Ok(copy)
+    }
+
+    /// From now on whoever connects meets the copy.
+    pub async fn restore(&self, copy: BackUp) -> Result<()> {
+        let (name, copy) = (&self.name, copy.0);
+        self.admin(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await?;
+        self.terminate_sessions().await?;
+        self.admin(format!("ALTER DATABASE {name} RENAME TO {name}_lost")).await?;
+        self.admin(format!("ALTER DATABASE {copy} RENAME TO {name}")).await
+    }
+
+    async fn admin(&self, statement: String) -> Result<()> {
+        admin(&self.admin_url, statement).await
     }
 
     /// Ends every session in the database from the server's side, as an administrator would.

@@ -12,7 +12,7 @@ use weir_core::units::ShardId;
 use weir_store::rows::NodeRow;
 use weir_store::{ShardState, Store};
 
-use super::{StartError, lease_ms, span};
+use super::{StartError, lease_ms, refused, span};
 use crate::clock::Clock;
 use crate::metrics::chain;
 use crate::ownership::Ownership;
@@ -33,7 +33,7 @@ pub(super) async fn take_shards(
         cluster: config.cluster_listen.map(|address| address.to_string()).unwrap_or_default(),
         seal: String::new(),
     };
-    store.join(&node, lease_ms).await?;
+    store.join(&node, lease_ms).await.map_err(refused)?;
     wait_for_others(store, config, incarnation, lease_ms).await?;
     let all: Vec<_> = (0..count.get()).map(ShardId).collect();
     store.bury_expired().await?;
@@ -103,6 +103,10 @@ impl Lease {
                 }
                 Ok(false) => {
                     tracing::error!("this node was replaced by another");
+                    return self.lost.cancel();
+                }
+                Err(error @ weir_store::Error::Rewound { .. }) => {
+                    tracing::error!(error = %chain(&error), "this node ends rather than write to it");
                     return self.lost.cancel();
                 }
                 // Another may be started on this database meanwhile, and reach it.

@@ -10,10 +10,10 @@ use uuid::Uuid;
 use weir_config::Config;
 use weir_core::ownership::Settings;
 use weir_store::Store;
-use weir_store::rows::{NodeRow, SEAL};
+use weir_store::rows::NodeRow;
 
 use super::rooms::Rooms;
-use super::{StartError, lease_ms, span};
+use super::{StartError, lease_ms, refused, span};
 use crate::cluster::transport::{
     self, PeerTransport, TlsOptions, TransportError, TransportOptions,
 };
@@ -198,13 +198,6 @@ fn settings(config: &Config) -> Settings {
 async fn all_linked(transport: &dyn PeerTransport) {
     while !transport.links().iter().all(|link| link.connected) {
         tokio::time::sleep(LINK_WAIT).await;
-    }
-}
-
-fn refused(error: weir_store::Error) -> StartError {
-    match error {
-        weir_store::Error::Conflict { with: SEAL, .. } => StartError::AnotherSecret,
-        error => error.into(),
     }
 }
 

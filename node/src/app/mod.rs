@@ -25,6 +25,7 @@ use weir_config::{Config, DatabaseUrl, limits};
 use weir_core::units::Span;
 use weir_store::Store;
 use weir_store::postgres::{PostgresOptions, PostgresStore};
+use weir_store::rows::{REWOUND, SEAL};
 use weir_store::sqlite::{SqliteOptions, SqliteStore};
 
 use crate::clock::Clock;
@@ -88,6 +89,13 @@ pub enum StartError {
          stop them all first"
     )]
     AnotherSecret,
+    /// What was committed is not there any more.
+    #[error(
+        "the database has lost commits that nodes know of: it is a copy that was restored, or a standby \
+         that was behind. Bring back the one that has them, or take this one as it is by `weir cluster \
+         accept-restore`; what it lost then is lost"
+    )]
+    Rewound,
     /// Peers could not be listened for.
     #[error("peers could not be listened for")]
     Transport(#[source] TransportError),
@@ -257,6 +265,16 @@ impl Running {
     pub async fn abandon(self) {
         self.lost.cancel();
         self.stop().await;
+    }
+}
+
+fn refused(error: weir_store::Error) -> StartError {
+    match error {
+        weir_store::Error::Conflict { with: SEAL, .. } => StartError::AnotherSecret,
+        weir_store::Error::Conflict { with: REWOUND, .. } | weir_store::Error::Rewound { .. } => {
+            StartError::Rewound
+        }
+        error => error.into(),
     }
 }
 

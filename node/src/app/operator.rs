@@ -72,3 +72,12 @@ pub async fn drain(config: &Config, node: &str, progress: impl Fn(usize)) -> any
     }
     anyhow::bail!("{node} still owns shards; is there another node to take them?")
 }
+
+/// Lets nodes join a database that was found to have lost commits; whether it was.
+///
+/// # Errors
+/// When the database cannot be used.
+pub async fn accept_restore(config: &Config) -> anyhow::Result<bool> {
+    let store = open_store(config).await.context("the database cannot be used")?;
+    store.accept_rewound().await.context("the database could not be changed")
+}

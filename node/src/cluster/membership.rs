@@ -259,6 +259,10 @@ impl Parts {
                 Renewal::Held
             }
             Ok(false) => Renewal::Gone,
+            Err(error @ Error::Rewound { .. }) => {
+                tracing::error!(error = %chain(&error), "this node ends rather than write to it");
+                Renewal::Gone
+            }
             Err(error) => {
                 self.health.set_up(!error.is_away());
                 tracing::debug!(error = %chain(&error), "the lease was not renewed");

@@ -161,7 +161,7 @@ impl From<weir_store::Error> for Problem {
     fn from(error: weir_store::Error) -> Self {
         use weir_store::Error;
         match error {
-            Error::Unavailable { .. } | Error::Unknown { .. } => {
+            Error::Unavailable { .. } | Error::Unknown { .. } | Error::Rewound { .. } => {
                 Self::unavailable("store_unavailable", "the store is away; try again")
             }
             Error::Fenced { .. } => {

@@ -46,6 +46,13 @@ pub enum Error {
         /// What is missing.
         what: &'static str,
     },
+    /// The database has lost what this process knows to be committed: it is a copy that was restored, or
+    /// a standby that was behind. Nothing was written, and nothing should be until somebody looks.
+    #[error("{operation} refused: the database has lost commits")]
+    Rewound {
+        /// What was tried.
+        operation: &'static str,
+    },
     /// A bug or a damaged database: retrying will not help.
     #[error("store failed to {operation}")]
     Broken {
@@ -58,8 +65,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a retry may help.
+    /// Whether a retry may help, here or on another node.
     pub const fn is_away(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Unknown { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Unknown { .. } | Self::Rewound { .. })
     }
 }

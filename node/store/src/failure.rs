@@ -34,6 +34,8 @@ pub(crate) enum Failure {
     Conflict(&'static str),
     /// This does not exist.
     NotFound(&'static str),
+    /// The database has lost what was committed.
+    Rewound,
     /// The database holds something that cannot be.
     Damaged(String),
 }
@@ -97,6 +99,7 @@ impl Call {
             Failure::Fenced(shards) => Error::Fenced { operation, shards },
             Failure::Conflict(with) => Error::Conflict { operation, with },
             Failure::NotFound(what) => Error::NotFound { what },
+            Failure::Rewound => Error::Rewound { operation },
             Failure::Damaged(what) => Error::Broken { operation, source: what.into() },
         }
     }

@@ -223,6 +223,10 @@ pub trait Store: Send + Sync + 'static {
     /// Other nodes whose lease still runs.
     async fn others_alive(&self, incarnation: Uuid) -> Result<Vec<NodeRow>>;
 
+    /// Takes a database as it is that was found to have lost commits ([`Error::Rewound`]). `false` when it
+    /// was not.
+    async fn accept_rewound(&self) -> Result<bool>;
+
     /// Every node's row, by name.
     async fn members(&self) -> Result<Vec<MemberRow>>;
 

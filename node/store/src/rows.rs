@@ -429,6 +429,10 @@ pub struct NodeRow {
 /// What [`Error::Conflict`](crate::Error::Conflict) names when a node is not let in for its seal.
 pub const SEAL: &str = "cluster secret";
 
+/// What [`Error::Conflict`](crate::Error::Conflict) names when nobody is let in since the database has lost
+/// commits.
+pub const REWOUND: &str = "lost commits";
+
 /// A node as everybody sees it (`nodes`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberRow {

@@ -119,6 +119,10 @@ impl Store for FaultyStore {
         self.inner.members().await
     }
 
+    async fn accept_rewound(&self) -> Result<bool> {
+        self.inner.accept_rewound().await
+    }
+
     async fn drain_boot(&self, incarnation: Uuid) -> Result<bool> {
         self.inner.drain_boot(incarnation).await
     }

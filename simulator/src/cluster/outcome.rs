@@ -101,10 +101,11 @@ impl ClusterReport {
     pub(super) fn of(
         options: &Options,
         mut faults: Vec<FaultReport>,
-        problems: Vec<String>,
+        mut problems: Vec<String>,
         load: LoadReport,
     ) -> Self {
         let failed_before_faults = blame(&mut faults, &load.failed_at);
+        problems.extend(failed_in_order(&faults));
         Self {
             kind: "cluster",
             version: 1,
@@ -135,6 +136,13 @@ fn blame(faults: &mut [FaultReport], failed_at: &[Duration]) -> u64 {
         }
     }
     before
+}
+
+/// Whoever ends in order gives everything away first: no check may fail.
+fn failed_in_order(faults: &[FaultReport]) -> Option<String> {
+    let stops = faults.iter().filter(|fault| fault.kind == Kind::Stop);
+    let failed: u64 = stops.map(|fault| fault.failed_checks).sum();
+    (failed > 0).then(|| format!("{failed} checks failed while nodes ended in order"))
 }
 
 fn sum_up(faults: &[FaultReport]) -> Vec<KindSummary> {
@@ -181,6 +189,16 @@ mod tests {
         assert_eq!(blame(&mut faults, &failed), 1);
         let told = faults.iter().map(|fault| (fault.failed_checks, fault.failing_for_millis));
         assert_eq!(told.collect::<Vec<_>>(), [(3, 6_999), (1, 200)]);
+    }
+
+    #[test]
+    fn checks_may_fail_when_nodes_are_killed_and_not_when_they_end_in_order() {
+        let mut killed = fault(Kind::Kill, 1, 9);
+        killed.failed_checks = 5;
+        assert_eq!(failed_in_order(&[killed.clone(), fault(Kind::Stop, 2, 9)]), None);
+        let stopped = FaultReport { kind: Kind::Stop, failed_checks: 2, ..killed };
+        let told = failed_in_order(&[stopped]).expect("that is a problem");
+        assert!(told.starts_with("2 checks failed"), "{told}");
     }
 
     #[test]

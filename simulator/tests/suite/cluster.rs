@@ -87,6 +87,29 @@ async fn kill_9_under_load_loses_nothing_and_leaves_nothing_behind() {
     gone(&pids).await;
 }
 
+#[tokio::test]
+async fn nodes_that_end_in_order_or_sleep_past_their_lease_keep_the_books_whole() {
+    for (fault, kind) in [("--stop-every", "stop"), ("--pause-every", "pause")] {
+        let (database, directory) = (database().await, TestDirectory::new());
+        let json = directory.path().join("report.json");
+        let load = ["3s", "--duration", "8s", "--rate", "100", "--subscriptions", "30", "--quiet"];
+        let mut command = cluster(&database, &directory, &[&[fault][..], &load].concat());
+        command.arg("--json").arg(&json);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let report: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+        let number = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64).unwrap();
+        assert!(number("/kinds/0/faults") >= 1 && report["kinds"][0]["kind"] == kind, "{report}");
+        for nothing in ["lost", "double", "lostUnits", "doubleUnits", "overAdmitted"] {
+            assert_eq!(number(&format!("/load/ledger/{nothing}")), 0, "{nothing}: {told}");
+        }
+        if kind == "stop" {
+            assert_eq!(number("/kinds/0/failedChecks"), 0, "{told}");
+        }
+        assert_eq!(output.status.code(), Some(0), "{told}");
+    }
+}
+
 /// Starts two nodes without load and reads what is told once they serve.
 fn start(database: &TestDatabase, directory: &TestDirectory) -> (Child, String) {
     let mut command = cluster(database, directory, &["--nodes", "2", "--dev", "--quiet"]);

@@ -9,7 +9,7 @@ use rand::{Rng as _, SeedableRng as _};
 use super::{RECOVERY_MAX, hard, metered, taken_over};
 
 /// Each takes a lease and a start.
-const CRASHES: usize = 8;
+const CRASHES: usize = 20;
 
 #[tokio::test]
 async fn a_node_killed_under_load_loses_nothing_and_lets_nothing_over() {

@@ -7,6 +7,7 @@ mod answers;
 mod crashes;
 mod operators;
 mod restarts;
+mod stores;
 mod wires;
 
 use std::time::Duration;

@@ -13,7 +13,7 @@ use weir_core::units::{Epoch, Seq, ShardId};
 use super::{Conn, decode};
 use crate::failure::Failure;
 use crate::number;
-use crate::rows::{MemberRow, NodeRow, SEAL};
+use crate::rows::{MemberRow, NodeRow, REWOUND, SEAL};
 use crate::{HandOver, ShardState};
 
 /// Locks, in order, the wanted shards that are ours or whose owner was seen to be gone. Waiting for
@@ -64,10 +64,9 @@ pub(super) async fn init_shards(connection: &mut Conn, shard_count: u16) -> Resu
     number::shard_id(fixed).map(|count| count.0)
 }
 
-/// Finds a living node that knows another secret. Whoever joins waits for the one row of `cluster_meta`
-/// first, so of two strangers that come at once the second sees the first.
+/// Finds a living node that knows another secret. Whoever joins has written the one row of `cluster_meta`
+/// before, so of two strangers that come at once the second sees the first.
 async fn is_sealed_otherwise(connection: &mut Conn, node: &NodeRow) -> Result<bool, Failure> {
-    query("SELECT 1 FROM cluster_meta WHERE id = 1 FOR UPDATE").execute(&mut *connection).await?;
     let statement = "SELECT EXISTS (SELECT 1 FROM nodes WHERE id <> $1 AND seal NOT IN ('', $2) \
                          AND state IN ('joining', 'up', 'draining') \
                          AND lease_until > clock_timestamp())";
@@ -75,12 +74,22 @@ async fn is_sealed_otherwise(connection: &mut Conn, node: &NodeRow) -> Result<bo
 }
 
 /// Registers a boot in place of the node's earlier one, whose batch numbers nobody will ask for
-/// again.
+/// again. Returns which one it is of all that have joined.
 pub(super) async fn join(
     connection: &mut Conn,
     node: &NodeRow,
     lease_ms: u32,
-) -> Result<(), Failure> {
+) -> Result<i64, Failure> {
+    let counted =
+        query("UPDATE cluster_meta SET joins = joins + 1 WHERE id = 1 RETURNING joins, rewound")
+            .fetch_optional(&mut *connection)
+            .await?;
+    let counted =
+        decode::maybe(counted.as_ref(), |columns| Ok((columns.take()?, columns.take()?)))?;
+    let (number, rewound): (i64, bool) = counted.unwrap_or_default();
+    if rewound {
+        return Err(Failure::Conflict(REWOUND));
+    }
     if !node.seal.is_empty() && is_sealed_otherwise(connection, node).await? {
         return Err(Failure::Conflict(SEAL));
     }
@@ -96,7 +105,7 @@ pub(super) async fn join(
          VALUES ($1, $2, $3, $4, 'up', clock_timestamp() + $5 * interval '1 millisecond', $6) \
          ON CONFLICT (id) DO UPDATE SET incarnation = excluded.incarnation, http = excluded.http, \
              cluster = excluded.cluster, state = excluded.state, \
-             lease_until = excluded.lease_until, seal = excluded.seal \
+             lease_until = excluded.lease_until, seal = excluded.seal, beats = 0 \
          WHERE n.incarnation <> excluded.incarnation OR n.state NOT IN ('dead', 'left')";
     let done = query(statement)
         .bind(&node.id)
@@ -109,21 +118,42 @@ pub(super) async fn join(
         .await
         .map_err(|error| Failure::on_unique(error, "incarnation"))?;
     // Death is final for an incarnation: others may already act on it.
-    if done.rows_affected() == 1 { Ok(()) } else { Err(Failure::Conflict("incarnation")) }
+    if done.rows_affected() == 1 { Ok(number) } else { Err(Failure::Conflict("incarnation")) }
 }
 
-/// Prolongs a lease, unless the incarnation was replaced or declared dead.
+/// Prolongs a lease, unless the incarnation was replaced or declared dead; then it is `None`. Returns how
+/// often that was done. `expected`: joins and renewals that the database must know of.
 pub(super) async fn renew(
     connection: &mut Conn,
     incarnation: Uuid,
     lease_ms: u32,
-) -> Result<bool, Failure> {
-    let statement = "UPDATE nodes \
-         SET lease_until = clock_timestamp() + $2 * interval '1 millisecond' \
-         WHERE incarnation = $1 AND state IN ('joining', 'up', 'draining')";
-    let done =
-        query(statement).bind(incarnation).bind(f64::from(lease_ms)).execute(connection).await?;
-    Ok(done.rows_affected() == 1)
+    expected: (i64, i64),
+) -> Result<Option<i64>, Failure> {
+    // The outer query sees what was there before.
+    let statement = "WITH held AS (UPDATE nodes \
+             SET lease_until = clock_timestamp() + $2 * interval '1 millisecond', beats = beats + 1 \
+             WHERE incarnation = $1 AND state IN ('joining', 'up', 'draining') RETURNING beats) \
+         SELECT joins, rewound, (SELECT beats FROM held), \
+             (SELECT beats FROM nodes WHERE incarnation = $1) \
+         FROM cluster_meta WHERE id = 1";
+    let row = query(statement)
+        .bind(incarnation)
+        .bind(f64::from(lease_ms))
+        .fetch_optional(connection)
+        .await?;
+    let row = decode::maybe(row.as_ref(), |columns| {
+        Ok((columns.take()?, columns.take()?, columns.take()?, columns.take()?))
+    })?;
+    let (joins, rewound, beats, before): (i64, bool, Option<i64>, Option<i64>) =
+        row.unwrap_or_default();
+    let is_short = joins < expected.0 || before.is_some_and(|before| before < expected.1);
+    if rewound || is_short { Err(Failure::Rewound) } else { Ok(beats) }
+}
+
+/// Marks the database as one that has lost commits, or takes the mark away; whether that changed it.
+pub(super) async fn set_rewound(connection: &mut Conn, is_rewound: bool) -> Result<bool, Failure> {
+    let statement = "UPDATE cluster_meta SET rewound = $1 WHERE id = 1 AND rewound <> $1";
+    Ok(query(statement).bind(is_rewound).execute(connection).await?.rows_affected() == 1)
 }
 
 /// Ends the lease and gives the shards up, after the writes under way on them.

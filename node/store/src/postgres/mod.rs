@@ -12,6 +12,7 @@ mod membership;
 mod options;
 mod partitions;
 mod verdict;
+mod witness;
 
 // The rooms that both engines share are compiled here once more, against this engine's types: sqlx
 // has no bound that says "either of these two", and a copy by hand would drift.
@@ -50,18 +51,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, QueryBuilder, query_scalar};
 use uuid::Uuid;
 use weir_core::units::Micros;
 
 use crate::failure::{Call, Failure};
-use crate::rows::LedgerRow;
-use crate::{Appended, Fence, Result};
+use crate::rows::{LedgerRow, NodeRow};
+use crate::{Appended, Error, Fence, Result};
 use connections::Connections;
 use partitions::Partitions;
 use session::{Session, bounded};
 use verdict::verdict;
+use witness::{Opening, Witness, open};
 
 pub use options::PostgresOptions;
 
@@ -75,6 +76,8 @@ type Brake = ();
 const NAME: &str = "postgres";
 const BEGIN_WRITE: &str = "BEGIN";
 const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// Connections for the lease and for looks at who serves what.
+const HEARTBEAT_CONNECTIONS: u16 = 2;
 const LOCK_FOR_SHARE: &str = " FOR SHARE";
 const LOCK_FOR_UPDATE: &str = " FOR UPDATE";
 /// A server process grows with what it has seen; replacing it now and then keeps it small.
@@ -87,6 +90,9 @@ pub struct PostgresStore {
     options: PostgresOptions,
     writers: Arc<Connections>,
     readers: Arc<Connections>,
+    /// The lease must not wait behind what it is the lease of.
+    heartbeat: Arc<Connections>,
+    witness: Witness,
     partitions: Partitions,
 }
 
@@ -99,11 +105,15 @@ impl PostgresStore {
         let durable =
             bounded(&call, options.query_timeout, commits_durably(&call, options)).await?;
         let wait = options.acquire_timeout;
-        let by_key = options.connect_options_by_key(durable)?;
-        let reading = options.connect_options(durable)?;
+        let witness = Witness::default();
+        let opening = |options| Opening { options, witness: witness.clone() };
+        let by_key = opening(options.connect_options_by_key(durable)?);
+        let reading = opening(options.connect_options(durable)?);
         Ok(Self {
-            writers: Connections::new(by_key, options.write_connections_max, wait),
+            writers: Connections::new(by_key.clone(), options.write_connections_max, wait),
             readers: Connections::new(reading, options.read_connections_max, wait),
+            heartbeat: Connections::new(by_key, HEARTBEAT_CONNECTIONS, wait),
+            witness,
             partitions: Partitions::default(),
             options: options.clone(),
         })
@@ -124,6 +134,68 @@ impl PostgresStore {
 
     fn readers(&self) -> &Arc<Connections> {
         &self.readers
+    }
+
+    fn heartbeat(&self) -> &Arc<Connections> {
+        &self.heartbeat
+    }
+
+    async fn join_within(&self, node: &NodeRow, lease_ms: u32) -> Result<()> {
+        let call = Call::new("join");
+        let number = bounded(&call, self.options.query_timeout, async {
+            let mut session = Session::write(&self.heartbeat, &call).await?;
+            let done = membership::join(session.connection(), node, lease_ms).await;
+            session.end(done).await
+        })
+        .await?;
+        self.witness.joined(node.incarnation, number);
+        Ok(())
+    }
+
+    async fn renew_within(&self, incarnation: Uuid, lease_ms: u32) -> Result<bool> {
+        let call = Call::new("renew the lease");
+        let expected = self.witness.expects(incarnation);
+        let renewed = bounded(&call, self.options.query_timeout, async {
+            let mut session = Session::write(&self.heartbeat, &call).await?;
+            let done =
+                membership::renew(session.connection(), incarnation, lease_ms, expected).await;
+            session.end(done).await
+        })
+        .await;
+        if matches!(renewed, Err(Error::Rewound { .. })) {
+            self.mark_rewound().await;
+        }
+        let beats = renewed?;
+        if let Some(beats) = beats {
+            self.witness.renewed(incarnation, beats);
+        }
+        Ok(beats.is_some())
+    }
+
+    /// Tells every node, those to come as well. On a connection of its own, since the others refuse.
+    async fn mark_rewound(&self) {
+        let call = Call::new("mark the database");
+        let marked = bounded(&call, self.options.query_timeout, async {
+            let options = self.options.connect_options(true)?;
+            let marking = async {
+                let mut connection = Conn::connect_with(&options).await?;
+                membership::set_rewound(&mut connection, true).await?;
+                connection.close().await.map_err(Failure::from)
+            };
+            marking.await.map_err(|failure| call.failed(failure, verdict))
+        });
+        // Every other node finds out by itself; the mark is for those that are started later.
+        drop(marked.await);
+    }
+
+    async fn accept_within(&self) -> Result<bool> {
+        let call = Call::new("accept the database");
+        bounded(&call, self.options.query_timeout, async {
+            let mut session = Session::write(&self.heartbeat, &call).await?;
+            let done = membership::set_rewound(session.connection(), false).await;
+            session.end(done).await
+        })
+        .await
     }
 
     fn query_timeout(&self) -> Duration {
@@ -158,10 +230,6 @@ impl PostgresStore {
         bounded(&call, self.options.upkeep_timeout, self.partitions.make(&self.writers, &days))
             .await
     }
-}
-
-async fn open(options: &PgConnectOptions) -> sqlx::Result<(Conn, Brake)> {
-    Ok((Conn::connect_with(options).await?, ()))
 }
 
 /// Sums of measures, held at the largest number that JSON carries.

@@ -43,6 +43,13 @@ macro_rules! read {
     };
 }
 
+/// Reads that decide who serves what: no report and no burst of changes is before them.
+macro_rules! look {
+    ($self:ident, $operation:literal, |$connection:ident| $work:expr) => {
+        call!(read on $self.heartbeat(), $self.query_timeout(), $operation, |$connection| $work)
+    };
+}
+
 /// Changes, all or none.
 macro_rules! write {
     ($self:ident, $operation:literal, |$connection:ident| $work:expr) => {
@@ -67,13 +74,11 @@ impl Store for Engine {
     }
 
     async fn join(&self, node: &NodeRow, lease_ms: u32) -> Result<()> {
-        write!(self, "join", |connection| membership::join(connection, node, lease_ms))
+        self.join_within(node, lease_ms).await
     }
 
     async fn renew(&self, incarnation: Uuid, lease_ms: u32) -> Result<bool> {
-        write!(self, "renew the lease", |connection| {
-            membership::renew(connection, incarnation, lease_ms)
-        })
+        self.renew_within(incarnation, lease_ms).await
     }
 
     async fn leave(&self, incarnation: Uuid) -> Result<()> {
@@ -86,8 +91,12 @@ impl Store for Engine {
         })
     }
 
+    async fn accept_rewound(&self) -> Result<bool> {
+        self.accept_within().await
+    }
+
     async fn members(&self) -> Result<Vec<MemberRow>> {
-        read!(self, "list the nodes", |connection| membership::members(connection))
+        look!(self, "list the nodes", |connection| membership::members(connection))
     }
 
     async fn drain(&self, node: &str) -> Result<bool> {
@@ -122,7 +131,7 @@ impl Store for Engine {
     }
 
     async fn shards(&self) -> Result<Vec<ShardState>> {
-        read!(self, "list the shards", |connection| membership::shards(connection))
+        look!(self, "list the shards", |connection| membership::shards(connection))
     }
 
     async fn append(&self, fence: &Fence, rows: &[LedgerRow]) -> Result<Appended> {

@@ -14,7 +14,7 @@ use sqlx::Connection as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::{AGE_MAX, Brake, Conn, open};
+use super::{AGE_MAX, Brake, Conn, Opening, open};
 use crate::failure::Failure;
 
 /// A connection that lay idle for longer is asked whether it still answers. Shorter, and a busy
@@ -22,12 +22,9 @@ use crate::failure::Failure;
 /// connection.
 const ASK_AFTER_IDLE: Duration = Duration::from_secs(1);
 
-/// How a driver opens a connection.
-type Options = <Conn as sqlx::Connection>::Options;
-
 /// Connections to one database.
 pub(super) struct Connections {
-    options: Options,
+    opening: Opening,
     places: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
     generation: AtomicU64,
@@ -58,9 +55,9 @@ pub(super) struct Lease {
 
 impl Connections {
     /// At most `size` connections at a time, each to be had within `acquire_timeout`.
-    pub(super) fn new(options: Options, size: u16, acquire_timeout: Duration) -> Arc<Self> {
+    pub(super) fn new(opening: Opening, size: u16, acquire_timeout: Duration) -> Arc<Self> {
         Arc::new(Self {
-            options,
+            opening,
             places: Arc::new(Semaphore::new(usize::from(size.max(1)))),
             idle: Mutex::new(Vec::new()),
             generation: AtomicU64::new(0),
@@ -95,7 +92,7 @@ impl Connections {
             self.suspect_all();
         }
         let generation = self.generation.load(Ordering::Relaxed);
-        let (connection, brake) = open(&self.options).await?;
+        let (connection, brake) = open(&self.opening).await?;
         let origin = Origin { born: Instant::now(), generation };
         Ok(Lease { home: Arc::clone(self), origin, brake, connection, place })
     }

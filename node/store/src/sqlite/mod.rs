@@ -58,7 +58,7 @@ use uuid::Uuid;
 use weir_core::units::Micros;
 
 use crate::failure::Call;
-use crate::rows::LedgerRow;
+use crate::rows::{LedgerRow, NodeRow};
 use crate::{Appended, Fence, Result};
 use brake::{Brake, open};
 use connections::Connections;
@@ -73,6 +73,7 @@ type Engine = SqliteStore;
 type Db = sqlx::Sqlite;
 type Conn = sqlx::SqliteConnection;
 type SqlRow = sqlx::sqlite::SqliteRow;
+type Opening = sqlx::sqlite::SqliteConnectOptions;
 const NAME: &str = "sqlite";
 /// Taken at once: a transaction that reads first and then writes could be refused half way.
 const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
@@ -131,6 +132,37 @@ impl SqliteStore {
 
     fn readers(&self) -> &Arc<Connections> {
         &self.readers
+    }
+
+    /// The one that writes.
+    fn heartbeat(&self) -> &Arc<Connections> {
+        &self.writers
+    }
+
+    async fn join_within(&self, node: &NodeRow, lease_ms: u32) -> Result<()> {
+        let call = Call::new("join");
+        bounded(&call, self.options.query_timeout, async {
+            let mut session = Session::write(&self.writers, &call).await?;
+            let done = membership::join(session.connection(), node, lease_ms).await;
+            session.end(done).await
+        })
+        .await
+    }
+
+    async fn renew_within(&self, incarnation: Uuid, lease_ms: u32) -> Result<bool> {
+        let call = Call::new("renew the lease");
+        bounded(&call, self.options.query_timeout, async {
+            let mut session = Session::write(&self.writers, &call).await?;
+            let done = membership::renew(session.connection(), incarnation, lease_ms).await;
+            session.end(done).await
+        })
+        .await
+    }
+
+    /// A file that is locked is not exchanged under the process that has it.
+    #[allow(clippy::unused_async, reason = "the other engine waits here")]
+    async fn accept_within(&self) -> Result<bool> {
+        Ok(false)
     }
 
     fn query_timeout(&self) -> Duration {
