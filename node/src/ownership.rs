@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use uuid::Uuid;
+use weir_core::quota::ZOMBIE_PART_OF_TTL;
 use weir_core::units::{Epoch, Micros, Seq, ShardId, Span, SubscriptionId};
 use weir_store::{Error, Fence, ShardState, Store};
 
@@ -28,11 +29,6 @@ use crate::clock::Clock;
 /// Rows read at once at the start: a page of a few megabytes; the last second of a busy node has
 /// some tens of thousands.
 const UNCOUNTED_PAGE_ROWS: u32 = 5_000;
-
-/// A node whose lease has run out decides for this part of a hold's life. More of it: less time for
-/// decisions to be settled before the next owner gives them back. Less: checks fail earlier when the
-/// store is away from everybody.
-const ZOMBIE_SHARE_OF_HOLD: i64 = 8;
 
 /// How long a request waits for a shard that moves. More: the request's own time runs out. Less: a move
 /// that a slow commit holds up fails requests.
@@ -145,7 +141,7 @@ impl Ownership {
     /// stops well before that (INV-3).
     pub fn may_decide(&self, now: Micros, hold_ttl: Span) -> bool {
         let until = self.trusted_until.load(Ordering::Acquire);
-        let grace = hold_ttl.get() / ZOMBIE_SHARE_OF_HOLD;
+        let grace = hold_ttl.get() / ZOMBIE_PART_OF_TTL;
         now.get() < until.saturating_add(grace)
     }
 

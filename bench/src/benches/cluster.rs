@@ -3,7 +3,7 @@
 //!
 //! The node that passes everything on is one that an operator drains: it owns nothing and serves on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
@@ -62,7 +62,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Vec<Row>> {
     let (rate, wait) = (Spread::of(&rates), Spread::of(&waits));
     let (local, passed) = (Spread::of(&local).median, Spread::of(&passed).median);
 
-    let together = three_nodes(bench, &fixture, owner, other, &secret).await?;
+    let (together, idle) = three_nodes(bench, &fixture, owner, other, &secret).await?;
     Ok(vec![
         Row::judged(
             10,
@@ -94,17 +94,26 @@ pub(super) async fn run(bench: &Bench) -> Result<Vec<Row>> {
             format!("{:.0} %: {} of {}", together / local * 100.0, grouped(together), grouped(local)),
         )
         .how("a third of the connections to each node, which share the processors that the one had"),
+        Row::shown(
+            10,
+            "Postgres",
+            "three nodes that nobody asks, of one core each",
+            format!("{:.2} %", idle * 100.0),
+        )
+        .how("own processor time of the busiest of them; the subscriptions of the rows above are in memory")
+        .value("idle_share", idle),
     ])
 }
 
-/// Three nodes that share the shards evenly, each asked by a third of the connections.
+/// Three nodes that share the shards evenly: requests a second when each is asked by a third of the
+/// connections, and the share of a core that the busiest takes when nobody asks.
 async fn three_nodes(
     bench: &Bench,
     fixture: &Fixture,
     owner: Node,
     drained: Node,
     secret: &str,
-) -> Result<f64> {
+) -> Result<(f64, f64)> {
     drained.stop().await?;
     let files = bench.scratch.path();
     let mut nodes = vec![owner];
@@ -123,11 +132,24 @@ async fn three_nodes(
         let samples = try_join_all(asking).await?;
         totals.push(samples.iter().map(|sample| sample.per_second).sum());
     }
+    let idle = idle(&nodes, bench.seconds(15, 5)).await?;
     for node in nodes {
         node.stop().await?;
     }
     // The first turn loads what the nodes have just been given.
-    Ok(Spread::of(&totals[1..]).median)
+    Ok((Spread::of(&totals[1..]).median, idle))
+}
+
+async fn idle(nodes: &[Node], duration: Duration) -> Result<f64> {
+    // What the load left to be written is written by then.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let times = || nodes.iter().map(Node::processor_time).collect::<Result<Vec<_>>>();
+    let (before, began) = (times()?, Instant::now());
+    tokio::time::sleep(duration).await;
+    let (after, passed) = (times()?, began.elapsed().as_secs_f64());
+    let shares =
+        before.iter().zip(&after).map(|(old, new)| new.saturating_sub(*old).as_secs_f64() / passed);
+    Ok(shares.fold(0.0, f64::max))
 }
 
 /// Until `weir cluster status` shows three nodes with shards.

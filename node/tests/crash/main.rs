@@ -16,7 +16,8 @@ use weir_core::units::{Micros, PlanId, Seq, ShardId, SubscriptionId, Units};
 use weir_node::app::{Running, start_on};
 use weir_node::outcome::{RecordError, Recorded};
 use weir_store::rows::{
-    AuditRow, KeyRow, LedgerRow, OutcomeKind, PlanRow, RowKind, SubscriptionRow, SubscriptionStatus,
+    AuditRow, KeyRow, LedgerRow, NodeRow, OutcomeKind, PlanRow, RowKind, SubscriptionRow,
+    SubscriptionStatus,
 };
 use weir_store::sqlite::{SqliteOptions, SqliteStore};
 use weir_store::{RecordFilter, Store};
@@ -421,4 +422,47 @@ async fn a_state_that_the_store_refuses_holds_up_nobody_else() {
     let node = start_on(store.clone(), &config()).await.expect("it starts again");
     audit_all(&node, &sent).await;
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_zombie_writes_bounces_off_the_fence_and_is_counted() {
+    let inner = SqliteStore::open(&SqliteOptions::memory()).await.expect("it opens");
+    let store: Arc<dyn Store> = Arc::new(inner);
+    // It does not ask for its lease meanwhile: it is the fence that must hold.
+    let environment = [
+        ("WEIR_HTTP", "127.0.0.1:0"),
+        ("WEIR_CHECKPOINT__INTERVAL", "1m"),
+        ("WEIR_CLUSTER__LEASE", "5m"),
+        ("WEIR_CLUSTER__LEASE_RENEW", "1m"),
+    ];
+    let config = Config::load(None, environment, Overrides::default()).expect("it is valid");
+    let zombie = start_on(store.clone(), &config).await.expect("it starts");
+    seed(&*store, zombie.api.clock.now()).await;
+    let id = subscription(0);
+    let shard = zombie.api.router.catalog().shard_of(id);
+    let send = async |name: &str| {
+        let now = zombie.api.clock.now();
+        zombie.api.router.record(vec![event(id, shard, name.to_owned(), 1, now)]).await
+    };
+    assert_eq!(send("before").await.ok(), Some(vec![Recorded::New]));
+    // Another boot under its name, as after a machine that was paused and replaced.
+    let successor = NodeRow {
+        id: config.node_id.as_str().to_owned(),
+        incarnation: Uuid::now_v7(),
+        http: String::new(),
+        cluster: String::new(),
+        seal: String::new(),
+    };
+    store.join(&successor, 60_000).await.expect("it joins");
+    store.claim(successor.incarnation, &[shard]).await.expect("it claims");
+    assert!(send("after").await.is_err());
+    let figures = zombie.api.metrics.render(&[]);
+    let line = figures.lines().find(|line| line.starts_with("weir_fenced_writes_total"));
+    let count = line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    // Of this process, in which other nodes may be fenced too.
+    assert!(count.is_some_and(|count| count >= 1), "{line:?}");
+    assert!(zombie.lost.is_cancelled(), "it ends");
+    let left = ledger_of(&zombie, id).await;
+    assert_eq!(left.iter().map(|row| row.event_id.as_str()).collect::<Vec<_>>(), ["before"]);
+    kill(zombie).await;
 }
