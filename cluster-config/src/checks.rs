@@ -62,8 +62,9 @@ impl Config {
 
     fn check_stores(&self, r: &mut Reader<'_>) {
         let keys = ["recorder.lanes", "store.pool_size"];
-        r.require(self.recorder.lanes < self.store.pool_size, keys, || {
-            "must be fewer than `store.pool_size`: leases, checkpoints and reads need one too"
+        r.require(self.recorder.lanes < self.store.pool_size.div_ceil(2), keys, || {
+            "must be fewer than half of `store.pool_size`: the other half reads, and checkpoints and \
+             changes need one too"
                 .into()
         });
         let (queue, batch) = (self.recorder.queue_rows_max, self.ingest.batch_events_max);

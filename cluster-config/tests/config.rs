@@ -301,7 +301,7 @@ fn settings_that_do_not_go_together_are_refused_with_the_reason() {
         ("", "server.drain_timeout = \"19s\"", "at least `server.request_timeout`"),
         ("", "store.acquire_timeout = \"19s\"", "together fit into `server.request_timeout`"),
         ("", "actors.passivate_after = \"1s\"\ncheckpoint.interval = \"2s\"", "first checkpoint"),
-        ("", "recorder.lanes = 16", "fewer than `store.pool_size`"),
+        ("", "recorder.lanes = 8", "fewer than half of `store.pool_size`"),
         ("", "recorder.queue_rows_max = 9999", "a full batch is always refused"),
         ("", "actors.mailbox_messages_max = 999", "a batch for one key refuses itself"),
         (postgres, "cluster_listen = \"127.0.0.1:0\"", "needs `cluster_secret`"),

@@ -134,6 +134,14 @@ impl std::fmt::Debug for Running {
 
 /// Opens the configured store and brings its tables up to date.
 pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, weir_store::Error> {
+    open_store_that(config, true).await
+}
+
+/// Opens the configured store; Postgres, which running nodes share, as its tables are unless it `migrates`.
+async fn open_store_that(
+    config: &Config,
+    migrates: bool,
+) -> Result<Arc<dyn Store>, weir_store::Error> {
     match &config.database_url {
         DatabaseUrl::Sqlite { path } => {
             let mut options = SqliteOptions::file(path);
@@ -148,6 +156,7 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, weir_store::E
             options.read_connections_max = (connections / 2).max(2);
             options.query_timeout = config.store.query_timeout;
             options.acquire_timeout = config.store.acquire_timeout;
+            options.migrates = migrates;
             Ok(Arc::new(PostgresStore::connect(&options).await?))
         }
     }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use weir_config::Config;
 use weir_store::rows::MemberRow;
 
-use super::open_store;
+use super::open_store_that;
 
 /// How long a drain is waited for: a node moves some hundred shards in seconds.
 const DRAIN_WAIT: Duration = Duration::from_mins(2);
@@ -20,7 +20,7 @@ const DRAIN_LOOK: Duration = Duration::from_millis(250);
 /// # Errors
 /// When the database cannot be read.
 pub async fn status(config: &Config) -> anyhow::Result<String> {
-    let store = open_store(config).await.context("the database cannot be used")?;
+    let store = open_store_that(config, false).await.context("the database cannot be used")?;
     let members = store.members().await.context("the nodes could not be read")?;
     let states = store.shards().await.context("the shards could not be read")?;
     let width = members.iter().map(|member| member.node.id.len()).max().unwrap_or(0).max(4);
@@ -51,7 +51,7 @@ fn lease(member: &MemberRow) -> String {
 /// # Errors
 /// When no such node is alive, the database cannot be used, or it takes longer than two minutes.
 pub async fn drain(config: &Config, node: &str, progress: impl Fn(usize)) -> anyhow::Result<()> {
-    let store = open_store(config).await.context("the database cannot be used")?;
+    let store = open_store_that(config, false).await.context("the database cannot be used")?;
     let is_asked = store.drain(node).await.context("the node could not be asked")?;
     anyhow::ensure!(is_asked, "no node named `{node}` is alive");
     let mut before = None;
@@ -78,6 +78,6 @@ pub async fn drain(config: &Config, node: &str, progress: impl Fn(usize)) -> any
 /// # Errors
 /// When the database cannot be used.
 pub async fn accept_restore(config: &Config) -> anyhow::Result<bool> {
-    let store = open_store(config).await.context("the database cannot be used")?;
+    let store = open_store_that(config, false).await.context("the database cannot be used")?;
     store.accept_rewound().await.context("the database could not be changed")
 }

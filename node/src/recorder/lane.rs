@@ -142,10 +142,17 @@ impl Recorder {
             part.0.push(position);
             part.1.push(row);
         }
+        // All or none: rows that one lane took while another's shard has just left would be told as
+        // duplicates when the whole is tried again.
+        let taken: Result<Vec<PendingRows>, ShardId> = parts
+            .iter()
+            .map(|(_, rows)| self.ownership.take_in(rows.iter().map(|row| row.shard)))
+            .collect();
+        let Ok(taken) = taken else { return Err(RecordError::NotHere) };
         let mut answers = Vec::with_capacity(self.lanes.len());
-        for (lane, (positions, rows)) in self.lanes.iter().zip(parts) {
+        for ((lane, (positions, rows)), pending) in self.lanes.iter().zip(parts).zip(taken) {
             if !rows.is_empty() {
-                answers.push((positions, self.submit(lane, rows)));
+                answers.push((positions, self.submit(lane, rows, pending)));
             }
         }
         let mut recorded = vec![Recorded::Duplicate; total];
@@ -171,6 +178,7 @@ impl Recorder {
         &self,
         lane: &LaneHandle,
         rows: Vec<LedgerRow>,
+        pending: PendingRows,
     ) -> Result<oneshot::Receiver<Answer>, RecordError> {
         let count = rows.len();
         let before = lane.queued_rows.fetch_add(count, Ordering::AcqRel);
@@ -179,10 +187,6 @@ impl Recorder {
             lane.queued_rows.fetch_sub(count, Ordering::AcqRel);
             return Err(RecordError::Busy);
         }
-        let Ok(pending) = self.ownership.take_in(rows.iter().map(|row| row.shard)) else {
-            lane.queued_rows.fetch_sub(count, Ordering::AcqRel);
-            return Err(RecordError::NotHere);
-        };
         let (to, answer) = oneshot::channel();
         let reply = Reply { to, _pending: pending };
         lane.submissions.try_send(Submission { rows, reply }).map_err(|_| {

@@ -97,10 +97,12 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Brings the tables up to date and is then ready for calls. Later losses of the connection
+    /// Brings the tables up to date, if it is to, and is then ready for calls. Later losses of the connection
     /// heal by themselves.
     pub async fn connect(options: &PostgresOptions) -> Result<Self> {
-        Self::migrate(options).await?;
+        if options.migrates {
+            Self::migrate(options).await?;
+        }
         let call = Call::new("connect");
         let durable =
             bounded(&call, options.query_timeout, commits_durably(&call, options)).await?;

@@ -26,6 +26,8 @@ pub struct PostgresOptions {
     pub acquire_timeout: Duration,
     /// Longest that upkeep (shard rows, partitions, forgetting) may take.
     pub upkeep_timeout: Duration,
+    /// Whether to bring the tables up to date; not for who only looks, perhaps with a newer program.
+    pub migrates: bool,
     /// Longest that bringing the tables up to date may take, waiting for other nodes included.
     pub migrate_timeout: Duration,
 }
@@ -40,6 +42,7 @@ impl PostgresOptions {
             query_timeout: Duration::from_secs(2),
             acquire_timeout: Duration::from_secs(1),
             upkeep_timeout: Duration::from_secs(30),
+            migrates: true,
             migrate_timeout: Duration::from_mins(1),
         }
     }
