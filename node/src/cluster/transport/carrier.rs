@@ -157,6 +157,7 @@ impl Carrier {
 }
 
 /// The peer's end, as long as its session lasts.
+#[derive(Clone)]
 pub(super) struct Remote {
     actor: ActorRef<PeerLinkMessage>,
     gone: CancellationToken,

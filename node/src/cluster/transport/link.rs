@@ -10,12 +10,17 @@
 //! Batches make themselves: the pump is woken by the first message, lets whatever else is ready to
 //! run add its own, and sends what is there, so an idle link waits for nothing. The road not taken
 //! is a timer of 200 µs: the runtime's timers tick at 1 ms, and under load a pass of the run queue is
-//! shorter than either.
+//! shorter than either. A message that is alone, as nearly all are on a quiet link, does not even wait
+//! for the pump: whoever brings it sends it, and a lone request is begun where it arrives. Each of these
+//! steps through another task costs some ten microseconds of a check's way.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -47,6 +52,9 @@ pub(super) struct Link {
     ponged_micros: AtomicU64,
     /// Of the last pong, plus one; 0 before the first.
     round_trip_micros: AtomicU64,
+    /// Where frames go while the link is up. Held from taking a frame until it is handed over: the peer
+    /// must get frames in the order of their counts.
+    remote: Mutex<Option<Remote>>,
     /// Requests of the peer that are being worked on.
     handling: AtomicUsize,
     tells: mpsc::Sender<Vec<u8>>,
@@ -76,6 +84,7 @@ impl Link {
             up: AtomicBool::new(false),
             ponged_micros: AtomicU64::new(0),
             round_trip_micros: AtomicU64::new(0),
+            remote: Mutex::default(),
             handling: AtomicUsize::new(0),
             tells,
             answer_room: Semaphore::new(PEER_WINDOW_BYTES),
@@ -110,8 +119,11 @@ impl Link {
 
     /// Queues a request.
     pub(super) fn request(&self, body: Vec<u8>) -> Result<oneshot::Receiver<Outcome>, PeerRefusal> {
-        let outcome = self.outbox().request(body)?;
-        self.wake.notify_one();
+        let mut outbox = self.outbox();
+        let outcome = outbox.request(body)?;
+        let is_alone = outbox.is_alone();
+        drop(outbox);
+        self.leave(is_alone);
         Ok(outcome)
     }
 
@@ -130,6 +142,7 @@ impl Link {
 
     /// Sends until the link is cut or the carrier lost the peer; then whoever waits is told.
     pub(super) async fn pump(&self, remote: &Remote) {
+        *self.remote() = Some(remote.clone());
         self.up.store(true, Ordering::Release);
         let started = self.micros();
         self.ponged_micros.store(started, Ordering::Relaxed);
@@ -149,10 +162,11 @@ impl Link {
                     self.outbox().urge(PeerMessage::Ping(self.micros()));
                 }
             }
-            if !self.send_all(remote) {
+            if !self.remote().as_ref().is_some_and(|remote| self.send_all(remote)) {
                 break;
             }
         }
+        *self.remote() = None;
         self.up.store(false, Ordering::Release);
         self.metrics.peers().unlinked();
     }
@@ -162,6 +176,23 @@ impl Link {
         self.cut.cancel();
         self.answer_room.close();
         self.outbox().close();
+    }
+
+    /// What was queued goes: at once when it is alone, else with what is queued by the time that the pump
+    /// comes to it.
+    fn leave(&self, is_alone: bool) {
+        if is_alone
+            && let Ok(remote) = self.remote.try_lock()
+            && let Some(remote) = &*remote
+            && self.send_all(remote)
+        {
+            return;
+        }
+        self.wake.notify_one();
+    }
+
+    fn remote(&self) -> MutexGuard<'_, Option<Remote>> {
+        self.remote.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send_all(&self, remote: &Remote) -> bool {
@@ -190,6 +221,8 @@ impl Link {
 
     fn take_in(self: &Arc<Self>, frame: Frame) -> Result<(), OutOfStep> {
         let mut wake = false;
+        let is_alone = frame.messages.len() == 1;
+        let mut begun = None;
         let mut outbox = self.outbox();
         let freed = outbox.heard(frame.told, frame.answered)?;
         self.answer_room.add_permits(freed);
@@ -207,8 +240,13 @@ impl Link {
                         self.metrics.peers().refused(PeerRefusal::BeyondWindow);
                         return Err(OutOfStep);
                     }
-                    self.handling.fetch_add(1, Ordering::Relaxed);
-                    tokio::spawn(Arc::clone(self).handle(id, body));
+                    let before = self.handling.fetch_add(1, Ordering::Relaxed);
+                    let work = Arc::clone(self).handle(id, body);
+                    if is_alone && before == 0 {
+                        begun = Some(work);
+                    } else {
+                        tokio::spawn(work);
+                    }
                 }
                 PeerMessage::Tell(body) => {
                     if self.tells.try_send(body).is_err() {
@@ -220,6 +258,10 @@ impl Link {
         }
         if wake || outbox.must_say() {
             self.wake.notify_one();
+        }
+        drop(outbox);
+        if let Some(work) = begun {
+            begin_here(work);
         }
         Ok(())
     }
@@ -282,8 +324,19 @@ struct Answering<'a> {
 impl Drop for Answering<'_> {
     fn drop(&mut self) {
         // Before the answer, which lets the peer send its next request.
-        self.link.handling.fetch_sub(1, Ordering::Relaxed);
+        let is_alone = self.link.handling.fetch_sub(1, Ordering::Relaxed) == 1;
         self.link.outbox().answer(self.id, self.body.take());
-        self.link.wake.notify_one();
+        self.link.leave(is_alone);
+    }
+}
+
+/// Runs it here as far as it goes without waiting, and the rest in a task of its own. A panic ends the
+/// work and nobody else's.
+fn begin_here(work: impl Future<Output = ()> + Send + 'static) {
+    let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+    // Whatever it waits for asks for a waker again when the task polls it.
+    let mut nobody = Context::from_waker(Waker::noop());
+    if work.as_mut().poll(&mut nobody).is_pending() {
+        tokio::spawn(work);
     }
 }

@@ -103,6 +103,11 @@ impl Outbox {
         Ok(body.len())
     }
 
+    /// Whether one request is all that is under way.
+    pub(super) fn is_alone(&self) -> bool {
+        self.under_way() == 1 && self.urgent.is_empty()
+    }
+
     fn under_way(&self) -> usize {
         self.requests.len() + self.tells.len()
     }
