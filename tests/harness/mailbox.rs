@@ -1,6 +1,7 @@
 //! A mail server on loopback that takes every mail, or refuses as the story wants, and keeps it.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +79,7 @@ fn decode_quoted(text: &str) -> String {
 pub struct Mailbox {
     address: SocketAddr,
     mails: Arc<Mutex<Vec<Mail>>>,
+    logins: Arc<AtomicUsize>,
     accepting: AbortHandle,
 }
 
@@ -92,20 +94,21 @@ impl Mailbox {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let mails: Arc<Mutex<Vec<Mail>>> = Arc::default();
-        let kept = mails.clone();
+        let logins: Arc<AtomicUsize> = Arc::default();
+        let (kept, counted) = (mails.clone(), logins.clone());
         let accepting = tokio::spawn(async move {
-            let (reply, tries) =
-                (Arc::new(reply), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+            let (reply, tries) = (Arc::new(reply), Arc::new(AtomicUsize::new(0)));
             let mut sessions = tokio::task::JoinSet::new();
             loop {
                 let Ok((socket, _)) = listener.accept().await else { continue };
                 let (reply, tries, kept) = (reply.clone(), tries.clone(), kept.clone());
-                let next = move || reply(tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-                sessions.spawn(session(socket, next, kept));
+                let counted = counted.clone();
+                let next = move || reply(tries.fetch_add(1, Ordering::Relaxed));
+                sessions.spawn(session(socket, next, kept, counted));
                 while sessions.try_join_next().is_some() {}
             }
         });
-        Self { address, mails, accepting: accepting.abort_handle() }
+        Self { address, mails, logins, accepting: accepting.abort_handle() }
     }
 
     /// The port it listens at.
@@ -116,6 +119,11 @@ impl Mailbox {
     /// What came so far.
     pub fn mails(&self) -> Vec<Mail> {
         self.mails.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How often somebody logged in.
+    pub fn logins(&self) -> usize {
+        self.logins.load(Ordering::Relaxed)
     }
 
     /// Waits until so many have come, and returns all.
@@ -140,6 +148,7 @@ async fn session(
     socket: TcpStream,
     reply: impl Fn() -> &'static str + Send,
     mails: Arc<Mutex<Vec<Mail>>>,
+    logins: Arc<AtomicUsize>,
 ) -> std::io::Result<()> {
     let mut socket = BufReader::new(socket);
     socket.write_all(b"220 mailbox\r\n").await?;
@@ -154,6 +163,7 @@ async fn session(
         let answer = match text.split([' ', ':']).next().unwrap_or_default() {
             "EHLO" => "250-mailbox\r\n250 AUTH PLAIN",
             "AUTH" => {
+                logins.fetch_add(1, Ordering::Relaxed);
                 login = text.trim_start_matches("AUTH PLAIN ").to_owned();
                 "235 welcome"
             }

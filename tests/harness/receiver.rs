@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::eventually;
@@ -28,6 +29,8 @@ pub enum Reply {
     Status(u16),
     /// With a redirect to there.
     Redirect(String),
+    /// With 200, once there is a permit.
+    Held(Arc<Semaphore>),
     /// Never.
     Silence,
 }
@@ -169,6 +172,10 @@ async fn answer(
     let answer = match reply(number) {
         Reply::Status(status) => Response::builder().status(status),
         Reply::Redirect(to) => Response::builder().status(302).header(LOCATION, to),
+        Reply::Held(permits) => {
+            permits.acquire().await.expect("it is never closed").forget();
+            Response::builder()
+        }
         Reply::Silence => std::future::pending().await,
     };
     Ok(answer.body(Empty::new()).expect("a well-formed answer"))

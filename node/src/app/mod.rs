@@ -1,8 +1,10 @@
 //! Wiring: the only file that knows every room, and the order in which they begin and end.
 //!
 //! ```text
-//!   begin  store ─▶ catalog ─▶ checkpointer ─▶ shards ─▶ recorder ─▶ (peers ─▶ join) ─▶ analytics ─▶ http ─▶ delivery
-//!   end    (give away) ─▶ http, delivery ─▶ recorder ─▶ shards rest (clean checkpoints) ─▶ checkpointer ─▶ leave
+//!   begin  store ─▶ catalog ─▶ checkpointer ─▶ shards ─▶ recorder ─▶ (peers ─▶ join) ─▶ analytics
+//!          ─▶ http ─▶ delivery
+//!   end    (give away) ─▶ http, delivery ─▶ recorder ─▶ shards rest (clean checkpoints)
+//!          ─▶ checkpointer ─▶ leave
 //! ```
 //! In brackets what only a node of a cluster does; one that is alone takes every shard first.
 //! The end is the beginning reversed, so that nothing is asked of a room that is gone.

@@ -18,17 +18,17 @@ pub(super) struct Failed {
 
 impl Failed {
     /// It may work another time.
-    pub(super) fn for_now(reason: impl Into<String>) -> Self {
-        Self { reason: shortened(reason.into()), is_final: false, retry_after: None }
+    pub(super) fn for_now(reason: impl AsRef<str>) -> Self {
+        Self { reason: shortened(reason.as_ref()), is_final: false, retry_after: None }
     }
 
     /// It will not.
-    pub(super) fn for_good(reason: impl Into<String>) -> Self {
+    pub(super) fn for_good(reason: impl AsRef<str>) -> Self {
         Self { is_final: true, ..Self::for_now(reason) }
     }
 }
 
-fn shortened(reason: String) -> String {
+fn shortened(reason: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     reason.chars().take(REASON_CHARS_MAX).map(plain).collect()
 }

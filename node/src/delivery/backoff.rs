@@ -25,8 +25,9 @@ impl Backoff {
     pub(super) fn pause(self, attempts: u32, random: u32, asked: Option<Duration>) -> Duration {
         let growth = GROWTH.saturating_pow(attempts.saturating_sub(1));
         let plain = self.first.saturating_mul(growth).min(self.max);
-        let least = plain - plain / JITTER_DIVISOR;
-        let spread = 2 * (plain / JITTER_DIVISOR);
+        let jitter = plain / JITTER_DIVISOR;
+        let least = plain.saturating_sub(jitter);
+        let spread = 2 * jitter;
         // In microseconds the product stays within 128 bits.
         let part = spread.as_micros() * u128::from(random) / u128::from(u32::MAX);
         let jittered = least + Duration::from_micros(u64::try_from(part).unwrap_or(u64::MAX));
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     const DEFAULT: Backoff =
-        Backoff { first: Duration::from_secs(10), max: Duration::from_secs(3_600) };
+        Backoff { first: Duration::from_secs(10), max: Duration::from_hours(1) };
     const MIDDLE: u32 = u32::MAX / 2 + 1;
 
     #[test]
@@ -79,7 +80,7 @@ mod tests {
             let first = Duration::from_millis(first);
             let backoff = Backoff { first, max: first + Duration::from_millis(more) };
             let pause = backoff.pause(attempts, random, None);
-            prop_assert!(pause >= first - first / 4);
+            prop_assert!(pause >= first.saturating_sub(first / 4));
             prop_assert!(pause <= backoff.max + backoff.max / 4);
         }
     }

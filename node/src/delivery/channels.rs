@@ -68,23 +68,25 @@ mod tests {
         const MAIL: Option<&str> = Some("ada@example.com");
         const PAY: Option<&str> = Some("https://pay.example/");
         const SMTP: Option<&str> = Some("smtp:mail.example:587");
-        let (hook, pay, smtp) =
-            ("webhook hook.example:443", "payment pay.example:443", "email smtp:mail.example:587");
-        // Type; the subscription's webhook and e-mail; the node's payment webhook and mail server.
-        let stories: [(&str, [Option<&str>; 4], &[&str]); 14] = [
-            ("quota_warning", [HOOK, MAIL, PAY, SMTP], &[hook, smtp]),
-            ("quota_warning", [HOOK, MAIL, None, None], &[hook]),
-            ("quota_warning", [HOOK, None, None, SMTP], &[hook]),
-            ("quota_warning", [None, MAIL, PAY, SMTP], &[smtp]),
+        const TO_HOOK: &str = "webhook hook.example:443";
+        const TO_PAY: &str = "payment pay.example:443";
+        const TO_MAIL: &str = "email smtp:mail.example:587";
+        // Type; the subscription's webhook and e-mail, the node's payment webhook and mail server.
+        type Story = (&'static str, [Option<&'static str>; 4], &'static [&'static str]);
+        let stories: [Story; 14] = [
+            ("quota_warning", [HOOK, MAIL, PAY, SMTP], &[TO_HOOK, TO_MAIL]),
+            ("quota_warning", [HOOK, MAIL, None, None], &[TO_HOOK]),
+            ("quota_warning", [HOOK, None, None, SMTP], &[TO_HOOK]),
+            ("quota_warning", [None, MAIL, PAY, SMTP], &[TO_MAIL]),
             ("quota_warning", [None, None, PAY, SMTP], &[]),
             ("quota_warning", [None, MAIL, PAY, None], &[]),
-            ("billing_period_closed", [HOOK, MAIL, PAY, SMTP], &[hook, smtp]),
+            ("billing_period_closed", [HOOK, MAIL, PAY, SMTP], &[TO_HOOK, TO_MAIL]),
             ("billing_period_closed", [None, None, PAY, None], &[]),
-            ("overage_charge", [HOOK, MAIL, PAY, SMTP], &[pay]),
-            ("overage_charge", [None, None, PAY, None], &[pay]),
-            ("overage_charge", [HOOK, MAIL, None, SMTP], &[hook]),
+            ("overage_charge", [HOOK, MAIL, PAY, SMTP], &[TO_PAY]),
+            ("overage_charge", [None, None, PAY, None], &[TO_PAY]),
+            ("overage_charge", [HOOK, MAIL, None, SMTP], &[TO_HOOK]),
             ("overage_charge", [None, MAIL, None, SMTP], &[]),
-            ("another", [HOOK, MAIL, PAY, SMTP], &[hook]),
+            ("another", [HOOK, MAIL, PAY, SMTP], &[TO_HOOK]),
             ("quota_warning", [Some("nonsense"), None, None, None], &["webhook -"]),
         ];
         for (kind, [webhook, email, payment, mail_server], expected) in stories {

@@ -33,7 +33,11 @@ pub(super) async fn checked_addresses(
     allowed: &Networks,
 ) -> Result<Vec<SocketAddr>, Refusal> {
     let found = tokio::net::lookup_host((host, port)).await.map_err(Refusal::Unresolved)?;
-    let found: Vec<SocketAddr> = found.take(ADDRESSES_MAX + 1).collect();
+    checked(found.take(ADDRESSES_MAX + 1).collect(), allowed)
+}
+
+/// All of these, or none.
+fn checked(found: Vec<SocketAddr>, allowed: &Networks) -> Result<Vec<SocketAddr>, Refusal> {
     if found.is_empty() || found.len() > ADDRESSES_MAX {
         return Err(Refusal::Addresses(found.len()));
     }
@@ -55,46 +59,65 @@ pub(super) fn is_public(ip: IpAddr) -> bool {
     }
 }
 
+/// Networks and the lengths of their prefixes.
+const SPECIAL_V4: [(Ipv4Addr, u32); 15] = [
+    // This network.
+    (Ipv4Addr::UNSPECIFIED, 8),
+    // Private, RFC 1918.
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+    // Carrier-grade NAT, RFC 6598.
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    // Loopback.
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+    // Link-local: where clouds keep their metadata.
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    // Protocol assignments, and the former 6to4 relays.
+    (Ipv4Addr::new(192, 0, 0, 0), 24),
+    (Ipv4Addr::new(192, 88, 99, 0), 24),
+    // Documentation.
+    (Ipv4Addr::new(192, 0, 2, 0), 24),
+    (Ipv4Addr::new(198, 51, 100, 0), 24),
+    (Ipv4Addr::new(203, 0, 113, 0), 24),
+    // Benchmarks.
+    (Ipv4Addr::new(198, 18, 0, 0), 15),
+    // Multicast; what is reserved, and broadcast.
+    (Ipv4Addr::new(224, 0, 0, 0), 4),
+    (Ipv4Addr::new(240, 0, 0, 0), 4),
+];
+
+/// All that is global unicast; the rest of the addresses has other meanings or none yet.
+const GLOBAL_V6: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+/// NAT64, RFC 6052: the last 32 bits are an IPv4 address, and that is where it leads.
+const NAT64: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+/// What is special among the global ones.
+const SPECIAL_V6: [(Ipv6Addr, u32); 4] = [
+    // Protocol assignments, Teredo among them, which hides an address.
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
+    // Documentation.
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
+    // 6to4, which hides an address.
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
+];
+
 fn is_public_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, c, _] = ip.octets();
-    let special = match (a, b, c) {
-        // This network, private, loopback, multicast and beyond.
-        (0 | 10 | 127 | 224..=255, _, _)
-        // Carrier-grade NAT, RFC 6598.
-        | (100, 64..=127, _)
-        // Link-local: where clouds keep their metadata.
-        | (169, 254, _)
-        // Private.
-        | (172, 16..=31, _)
-        | (192, 168, _)
-        // Protocol assignments, and the former 6to4 relays.
-        | (192, 0, 0)
-        | (192, 88, 99)
-        // Benchmarks.
-        | (198, 18 | 19, _)
-        // Documentation.
-        | (192, 0, 2)
-        | (198, 51, 100)
-        | (203, 0, 113) => true,
-        _ => false,
+    let within = |(network, bits): (Ipv4Addr, u32)| {
+        (ip.to_bits() ^ network.to_bits()) >> (Ipv4Addr::BITS - bits) == 0
     };
-    !special
+    !SPECIAL_V4.into_iter().any(within)
 }
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {
-    let [a, b, c, d, e, f, g, h] = ip.segments();
-    match (a, b) {
-        // NAT64, RFC 6052: what counts is where it leads.
-        (0x64, 0xff9b) if [c, d, e, f] == [0; 4] => {
-            let [[w, x], [y, z]] = [g.to_be_bytes(), h.to_be_bytes()];
-            is_public_v4(Ipv4Addr::new(w, x, y, z))
-        }
-        // Protocol assignments (Teredo and others), documentation, 6to4, which hides an address.
-        (0x2001, 0..=0x1ff | 0xdb8) | (0x2002, _) | (0x3fff, 0..=0xfff) => false,
-        // Nothing else is global unicast.
-        (0x2000..=0x3fff, _) => true,
-        _ => false,
+    let within = |(network, bits): (Ipv6Addr, u32)| {
+        (ip.to_bits() ^ network.to_bits()) >> (Ipv6Addr::BITS - bits) == 0
+    };
+    if within(NAT64) {
+        let [.., a, b, c, d] = ip.octets();
+        return is_public_v4(Ipv4Addr::new(a, b, c, d));
     }
+    within(GLOBAL_V6) && !SPECIAL_V6.into_iter().any(within)
 }
 
 #[cfg(test)]
@@ -181,6 +204,42 @@ mod tests {
         ];
         for text in special {
             assert!(!is_public(text.parse().expect("an address")), "{text} is not public");
+        }
+    }
+
+    #[test]
+    fn one_bad_address_among_good_ones_spoils_the_name() {
+        // Addresses of a name, networks that are allowed, the one that spoils it.
+        let stories: [(&[&str], &str, Option<&str>); 8] = [
+            (&["8.8.8.8:1", "[2606:4700::1]:1"], "", None),
+            (&["8.8.8.8:1", "10.0.0.1:1"], "", Some("10.0.0.1")),
+            (&["169.254.169.254:1", "8.8.8.8:1"], "", Some("169.254.169.254")),
+            (&["8.8.8.8:1", "[::ffff:127.0.0.1]:1"], "", Some("127.0.0.1")),
+            (&["8.8.8.8:1", "[fe80::1]:1"], "10.0.0.0/8", Some("fe80::1")),
+            (&["8.8.8.8:1", "10.0.0.1:1"], "10.0.0.0/8", None),
+            (&["10.0.0.1:1", "192.168.0.1:1"], "10.0.0.0/8", Some("192.168.0.1")),
+            (&["[::ffff:10.0.0.1]:1"], "10.0.0.0/8", None),
+        ];
+        for (addresses, allowed, spoiled) in stories {
+            let found: Vec<SocketAddr> =
+                addresses.iter().map(|text| text.parse().expect("an address")).collect();
+            let allowed = Networks::parse(allowed).expect("networks");
+            match (checked(found.clone(), &allowed), spoiled) {
+                (Ok(checked), None) => assert_eq!(checked, found),
+                (Err(Refusal::NotPublic(ip)), Some(spoiled)) => {
+                    assert_eq!(ip, spoiled.parse::<IpAddr>().expect("an address"));
+                }
+                (answer, _) => panic!("{addresses:?}: {answer:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_with_no_address_or_with_too_many_is_not_called() {
+        let one: SocketAddr = "8.8.8.8:1".parse().expect("an address");
+        for count in [0, ADDRESSES_MAX + 1] {
+            let answer = checked(vec![one; count], &Networks::default());
+            assert!(matches!(answer, Err(Refusal::Addresses(found)) if found == count));
         }
     }
 

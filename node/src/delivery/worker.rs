@@ -114,9 +114,10 @@ impl Worker {
     /// Writes, addresses, claims. Whether there is more to do at once.
     async fn turn(&mut self) -> Result<bool> {
         self.write().await?;
-        let more_messages = self.address().await?;
-        let more_deliveries = self.claim().await?;
+        // One that fails, because of one message or one table, does not keep the other from going on.
+        let (addressed, claimed) = (self.address().await, self.claim().await);
         self.parts.metrics.outbox().in_flight(self.held.len());
+        let (more_messages, more_deliveries) = (addressed?, claimed?);
         // What was released in this turn is written in the next.
         Ok(more_messages || more_deliveries || !self.unwritten.is_empty())
     }
@@ -154,7 +155,8 @@ impl Worker {
             let taken = match self.parts.store.claim_deliveries(&claim).await {
                 Ok(taken) => taken,
                 Err(error) => {
-                    self.doubtful = Some(claim.id);
+                    // What failed for certain took nothing.
+                    self.doubtful = matches!(error, Error::Unknown { .. }).then_some(claim.id);
                     return Err(error);
                 }
             };

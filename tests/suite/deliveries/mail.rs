@@ -9,6 +9,7 @@ on_both_stores!(
     a_warning_arrives_as_text_and_as_html,
     a_mail_that_arrived_is_not_repeated_for_a_webhook_that_fails,
     a_mail_server_that_is_busy_is_asked_again_and_one_that_refuses_is_not,
+    a_server_without_tls_gets_neither_mail_nor_password_unless_that_is_meant,
     without_a_way_out_a_message_is_finished_and_can_be_sent_once_there_is_one,
 );
 
@@ -20,7 +21,8 @@ async fn mailing(store: Store, mailbox: &Mailbox, more: &[(&str, &str)]) -> Worl
         ("WEIR_SMTP__TLS", "none"),
         ("WEIR_SMTP__FROM", "Weir <weir@example.com>"),
     ];
-    world(store, &[&server[..], more].concat()).await
+    let kept = server.into_iter().filter(|(name, _)| more.iter().all(|(other, _)| name != other));
+    world(store, &kept.chain(more.iter().copied()).collect::<Vec<_>>()).await
 }
 
 fn channel<'m>(message: &'m Value, name: &str) -> &'m Value {
@@ -40,6 +42,7 @@ async fn a_warning_arrives_as_text_and_as_html(store: Store) {
     assert_eq!((mail.from.as_str(), mail.to.as_str()), ("weir@example.com", "ada@example.com"));
     // RFC 4616 of "weir" and "a password".
     assert_eq!(mail.login, "AHdlaXIAYSBwYXNzd29yZA==");
+    assert_eq!(mailbox.logins(), 1);
     assert_eq!(mail.header("To"), "ada@example.com");
     assert!(mail.header("From").contains("weir@example.com"));
     assert_eq!(mail.header("Auto-Submitted"), "auto-generated");
@@ -95,6 +98,27 @@ async fn a_mail_server_that_is_busy_is_asked_again_and_one_that_refuses_is_not(s
     assert_eq!(dead["attempts"], 1);
     assert!(dead["lastError"].as_str().is_some_and(|error| error.contains("550")), "{dead}");
     assert_eq!(mailbox.mails().len(), 1);
+}
+
+async fn a_server_without_tls_gets_neither_mail_nor_password_unless_that_is_meant(store: Store) {
+    let mailbox = Mailbox::start().await;
+    for tls in ["starttls", "implicit"] {
+        let more = [
+            ("WEIR_SMTP__TLS", tls),
+            ("WEIR_SMTP__USER", "weir"),
+            ("WEIR_SMTP__PASSWORD", "a password"),
+            ("WEIR_DELIVERY__ATTEMPTS_MAX", "2"),
+            // The server waits for a line that never ends: what is sent to it is no SMTP.
+            ("WEIR_DELIVERY__TIMEOUT", "500ms"),
+        ];
+        let world = mailing(store, &mailbox, &more).await;
+        let subscription = warned(&world, &[80], json!({"userEmail": "ada@example.com"})).await;
+        spend(&world, &subscription, 80).await;
+        let dead = &await_status(&world, &subscription, 1, "dead").await[0];
+        let error = dead["lastError"].as_str().expect("it says why");
+        assert!(!error.contains("password"), "{tls}: {error}");
+    }
+    assert_eq!((mailbox.mails().len(), mailbox.logins()), (0, 0));
 }
 
 async fn without_a_way_out_a_message_is_finished_and_can_be_sent_once_there_is_one(store: Store) {

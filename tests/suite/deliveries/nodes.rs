@@ -26,11 +26,11 @@ async fn a_node_killed_between_sending_and_writing_sends_again_under_the_same_id
     receiver.wait_for(1).await;
     world.node.kill9();
     world.node.restart().await;
-    let received = receiver.wait_for(3).await;
-    assert_eq!(thresholds(&received), [80, 80, 90], "at least once, and still in order");
-    assert_eq!(received[0].id(), received[1].id());
-    assert_eq!(received[0].body, received[1].body);
-    assert!(received.iter().all(|webhook| webhook.is_signed_with(SECRET)));
+    let arrived = receiver.wait_for(3).await;
+    assert_eq!(thresholds(&arrived), [80, 80, 90], "at least once, and still in order");
+    assert_eq!(arrived[0].id(), arrived[1].id());
+    assert_eq!(arrived[0].body, arrived[1].body);
+    assert!(arrived.iter().all(|webhook| webhook.is_signed_with(SECRET)));
     let told = await_status(&world, &subscription, 2, "delivered").await;
     assert_eq!(told[1]["attempts"], 2, "the one that was cut off was one: {told:?}");
     assert_eq!(receiver.received().len(), 3);
@@ -49,8 +49,8 @@ async fn a_node_that_ends_in_order_gives_back_what_it_could_not_finish(store: St
     receiver.wait_for(1).await;
     world.node.terminate().await;
     world.node.restart().await;
-    let received = receiver.wait_for(2).await;
-    assert_eq!(received[0].id(), received[1].id());
+    let arrived = receiver.wait_for(2).await;
+    assert_eq!(arrived[0].id(), arrived[1].id());
     let told = await_status(&world, &subscription, 1, "delivered").await;
     assert_eq!(told[0]["attempts"], 1, "giving back costs none: {told:?}");
 }
@@ -80,10 +80,10 @@ async fn three_nodes_deliver_each_notice_once_and_in_order() {
         if page["data"] == json!([]) { Ok(()) } else { Err(page.to_string()) }
     })
     .await;
-    let received = receiver.received();
-    assert_eq!(received.len(), 3 * SUBSCRIPTIONS, "none twice");
+    let arrived = receiver.received();
+    assert_eq!(arrived.len(), 3 * SUBSCRIPTIONS, "none twice");
     let mut told: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for webhook in &received {
+    for webhook in &arrived {
         let body: Value = webhook.json();
         let of = body["data"]["subscriptionId"].as_str().expect("whose it is").to_owned();
         told.entry(of).or_default().push(webhook.threshold());

@@ -30,9 +30,9 @@ async fn one_batch_over_three_thresholds_is_told_in_order_signed_and_in_the_agre
     spend(&world, &subscription, 79).await;
     world.await_used(&subscription.key, 79).await;
     spend(&world, &subscription, 22).await;
-    let received = receiver.wait_for(3).await;
-    assert_eq!(thresholds(&received), [80, 90, 100], "79 % told nobody, and then in order");
-    for webhook in &received {
+    let arrived = receiver.wait_for(3).await;
+    assert_eq!(thresholds(&arrived), [80, 90, 100], "79 % told nobody, and then in order");
+    for webhook in &arrived {
         assert_eq!(webhook.path, "/hook?customer=7");
         assert_eq!(webhook.header("content-type"), "application/json");
         assert!(webhook.is_signed_with(SECRET), "{webhook:?}");
@@ -52,7 +52,7 @@ async fn one_batch_over_three_thresholds_is_told_in_order_signed_and_in_the_agre
     }
     let told = await_status(&world, &subscription, 3, "delivered").await;
     let ids: Vec<_> = told.iter().rev().map(|one| one["id"].as_str().expect("an id")).collect();
-    assert_eq!(ids, received.iter().map(harness::Received::id).collect::<Vec<_>>());
+    assert_eq!(ids, arrived.iter().map(harness::Received::id).collect::<Vec<_>>());
     assert!(told.iter().all(|one| one["attempts"] == 1), "{told:?}");
     assert_eq!(receiver.received().len(), 3, "each once");
 }
@@ -65,11 +65,11 @@ async fn a_receiver_that_fails_four_times_has_it_at_the_fifth(store: Store) {
     spend(&world, &subscription, 80).await;
     let told = await_status(&world, &subscription, 1, "delivered").await;
     assert_eq!(told[0]["attempts"], 5);
-    let received = receiver.received();
-    assert_eq!(received.len(), 5);
-    for webhook in &received {
+    let arrived = receiver.received();
+    assert_eq!(arrived.len(), 5);
+    for webhook in &arrived {
         assert_eq!(Some(webhook.id()), told[0]["id"].as_str(), "every attempt has the same id");
-        assert_eq!(webhook.body, received[0].body, "and the same body");
+        assert_eq!(webhook.body, arrived[0].body, "and the same body");
         assert!(webhook.is_signed_with(SECRET));
     }
 }
@@ -100,8 +100,8 @@ async fn a_receiver_that_is_down_ends_in_a_dead_letter_that_can_be_sent_again(st
     let path = format!("/api/v1/notifications/{id}/redeliver");
     let again = world.admin().post(&path, &json!({})).await.expect(200);
     assert_eq!((&again["status"], &again["attempts"]), (&json!("pending"), &json!(0)));
-    let received = receiver.wait_for(1).await;
-    assert_eq!(received[0].id(), id);
+    let arrived = receiver.wait_for(1).await;
+    assert_eq!(arrived[0].id(), id);
     let told = &await_status(&world, &subscription, 1, "delivered").await[0];
     assert_eq!((&told["attempts"], &told["lastError"]), (&json!(1), &Value::Null), "{told}");
 }

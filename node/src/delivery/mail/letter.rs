@@ -16,24 +16,25 @@ pub(in crate::delivery) struct Letter {
     pub(in crate::delivery) html: String,
 }
 
-/// Fields that are shown, in this order, under these names.
-const FIELDS: [(&str, &str); 16] = [
-    ("quota", "Quota"),
-    ("usagePercentage", "Used, percent"),
-    ("used", "Used, units"),
-    ("limit", "Limit, units"),
-    ("remaining", "Remaining, units"),
-    ("overageUnits", "Beyond the limit, units"),
-    ("amount", "Amount"),
-    ("currency", "Currency"),
-    ("description", "Description"),
-    ("periodStart", "Period from"),
-    ("periodEnd", "Period to"),
-    ("resetAt", "Resets at"),
-    ("apiId", "API"),
-    ("externalId", "Customer"),
-    ("subscriptionId", "Subscription"),
-    ("reason", "Reason"),
+/// Fields that are shown, in this order, under these names: pointers into the data.
+const FIELDS: [(&str, &str); 17] = [
+    ("/quota", "Quota"),
+    ("/usagePercentage", "Used, percent"),
+    ("/used", "Used, units"),
+    ("/limit", "Limit, units"),
+    ("/remaining", "Remaining, units"),
+    ("/overageUnits", "Beyond the limit, units"),
+    ("/baseFee", "Base fee"),
+    ("/amount", "Amount"),
+    ("/total", "Total"),
+    ("/currency", "Currency"),
+    ("/description", "Description"),
+    ("/periodStart", "Period from"),
+    ("/period/start", "Period from"),
+    ("/period/end", "Period to"),
+    ("/resetAt", "Resets at"),
+    ("/apiId", "API"),
+    ("/subscriptionId", "Subscription"),
 ];
 
 impl Letter {
@@ -42,7 +43,7 @@ impl Letter {
         let (subject, opening) = opening(kind, data);
         let rows: Vec<(&str, String)> = FIELDS
             .iter()
-            .filter_map(|(field, label)| Some((*label, shown(&data[*field])?)))
+            .filter_map(|(field, label)| Some((*label, shown(data.pointer(field)?)?)))
             .collect();
         let text = as_text(&opening, &rows);
         let html = as_html(&subject, &opening, &rows);
@@ -51,27 +52,28 @@ impl Letter {
 }
 
 fn opening(kind: &str, data: &Value) -> (String, String) {
-    let field = |name: &str| shown(&data[name]).unwrap_or_else(|| "–".to_owned());
+    let field =
+        |pointer: &str| data.pointer(pointer).and_then(shown).unwrap_or_else(|| "–".to_owned());
     match kind {
         "quota_warning" => {
-            let quota = field("quota");
-            let percent = field("usagePercentage");
+            let quota = field("/quota");
+            let percent = field("/usagePercentage");
             let is_used_up = data["threshold"].as_u64().is_some_and(|threshold| threshold >= 100);
             let subject = if is_used_up {
                 format!("Your quota “{quota}” is used up")
             } else {
-                format!("{} % of your quota “{quota}” are used", field("threshold"))
+                format!("{} % of your quota “{quota}” are used", field("/threshold"))
             };
             let opening = format!(
                 "{} of {} units ({percent} %) of the quota “{quota}” are used. It resets at {}.",
-                field("used"),
-                field("limit"),
-                field("resetAt"),
+                field("/used"),
+                field("/limit"),
+                field("/resetAt"),
             );
             (subject, opening)
         }
         "overage_charge" => {
-            let amount = format!("{} {}", field("amount"), field("currency"));
+            let amount = format!("{} {}", field("/amount"), field("/currency"));
             (
                 format!("Charge for use beyond your quota: {amount}"),
                 format!("Use beyond your quota was charged with {amount}."),
@@ -81,8 +83,8 @@ fn opening(kind: &str, data: &Value) -> (String, String) {
             "Your billing period has ended".to_owned(),
             format!(
                 "The billing period from {} to {} has ended. These are its figures.",
-                field("periodStart"),
-                field("periodEnd"),
+                field("/period/start"),
+                field("/period/end"),
             ),
         ),
         _ => ("A notice about your subscription".to_owned(), "There is news.".to_owned()),
@@ -158,14 +160,14 @@ mod tests {
             "used": 815, "limit": 1000, "remaining": 185, "resetAt": "2026-12-01T00:00:00.000Z"});
         let used_up = json!({"quota": "requests", "threshold": 100, "used": 1000, "limit": 1000});
         let charge = json!({"amount": "1.50", "currency": "EUR", "description": "50 over"});
-        let closed = json!({"periodStart": "2026-11-01T00:00:00.000Z",
-            "periodEnd": "2026-12-01T00:00:00.000Z", "used": 7});
+        let closed = json!({"used": 7, "total": "31.50", "period":
+            {"start": "2026-11-01T00:00:00.000Z", "end": "2026-12-01T00:00:00.000Z"}});
         // Type, data, what the subject says, what both bodies say.
         let stories: [(&str, &Value, &str, &[&str]); 5] = [
             ("quota_warning", &warning, "80 % of your quota “requests”", &["815", "81.5", "185"]),
             ("quota_warning", &used_up, "is used up", &["1000"]),
             ("overage_charge", &charge, "1.50 EUR", &["1.50 EUR", "50 over"]),
-            ("billing_period_closed", &closed, "has ended", &["2026-11-01T00:00:00.000Z", "7"]),
+            ("billing_period_closed", &closed, "has ended", &["2026-12-01T00:00:00.000Z", "31.50"]),
             ("another", &json!({"used": 3}), "notice", &["Used, units", "3"]),
         ];
         for (kind, data, subject, said) in stories {

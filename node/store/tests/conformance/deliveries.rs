@@ -384,7 +384,7 @@ async fn lists_are_filtered_and_read_page_by_page(fixture: Fixture) {
     let outbox = Outbox::new(fixture).await;
     let other = outbox.fixture.subscription("other").await;
     let mut sent = vec![outbox.message(), outbox.message(), message(other.id)];
-    sent[1].kind = "overage_charge".to_owned();
+    "overage_charge".clone_into(&mut sent[1].kind);
     outbox.enqueue(sent.clone()).await;
     outbox.store().address(&[to(sent[0].id, &[])], at(NOON)).await.expect("address");
     let everything = NotificationFilter { limit: 10, ..NotificationFilter::default() };
