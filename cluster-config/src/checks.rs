@@ -5,6 +5,7 @@
 //! on it.
 
 use crate::config::Config;
+use crate::delivery::SmtpTls;
 use crate::reader::Reader;
 use crate::value::spell_duration;
 
@@ -18,6 +19,7 @@ impl Config {
         self.check_timeouts(r);
         self.check_stores(r);
         self.check_addresses(r);
+        self.check_delivery(r);
     }
 
     fn check_lease(&self, r: &mut Reader<'_>) {
@@ -62,10 +64,8 @@ impl Config {
 
     fn check_stores(&self, r: &mut Reader<'_>) {
         let keys = ["recorder.lanes", "store.pool_size"];
-        r.require(self.recorder.lanes < self.store.pool_size.div_ceil(2), keys, || {
-            "must be fewer than half of `store.pool_size`: the other half reads, and checkpoints and \
-             changes need one too"
-                .into()
+        r.require(self.recorder.lanes <= self.store.pool_size.div_ceil(2), keys, || {
+            "must be at most half of `store.pool_size`: the other half reads".into()
         });
         let (queue, batch) = (self.recorder.queue_rows_max, self.ingest.batch_events_max);
         let keys = ["recorder.queue_rows_max", "ingest.batch_events_max"];
@@ -117,6 +117,30 @@ impl Config {
         });
     }
 
+    fn check_delivery(&self, r: &mut Reader<'_>) {
+        let (delivery, smtp) = (&self.delivery, &self.smtp);
+        let keys = ["delivery.backoff_max", "delivery.backoff_first"];
+        r.require(delivery.backoff_first <= delivery.backoff_max, keys, || {
+            "must be at least `delivery.backoff_first`".into()
+        });
+        let keys = ["delivery.endpoint_concurrency", "delivery.concurrency"];
+        r.require(delivery.endpoint_concurrency <= delivery.concurrency, keys, || {
+            "must not exceed `delivery.concurrency`: one receiver would hold up all others".into()
+        });
+        let keys = ["delivery.webhook_secret_old", "delivery.webhook_secret"];
+        let alone = delivery.webhook_secret_old.is_some() && delivery.webhook_secret.is_none();
+        r.require(!alone, keys, || "has no use without `delivery.webhook_secret`".into());
+        r.require(!smtp.is_set() || smtp.from.is_some(), ["smtp.host", "smtp.from"], || {
+            "needs `smtp.from`: mail comes from somebody".into()
+        });
+        let keys = ["smtp.user", "smtp.password"];
+        r.require(smtp.user.is_some() == smtp.password.is_some(), keys, || {
+            "and `smtp.password` go together".into()
+        });
+        let keys = ["smtp.user", "smtp.host"];
+        r.require(smtp.is_set() || smtp.user.is_none(), keys, || "needs `smtp.host`".into());
+    }
+
     /// What is allowed and yet worth a line in the log.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -131,6 +155,9 @@ impl Config {
         }
         if self.cluster_listen.is_some() && !self.database_url.is_shared() {
             warnings.push("`cluster_listen` has no use on SQLite, which serves one node".into());
+        }
+        if self.smtp.user.is_some() && self.smtp.tls == SmtpTls::None {
+            warnings.push("`smtp.tls` is `none`: the mail password is sent in the clear".into());
         }
         if self.cluster.insecure_plaintext {
             warnings.push(

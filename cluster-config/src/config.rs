@@ -17,6 +17,7 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::delivery::{Delivery, Smtp};
 use crate::error::{ConfigError, Problem};
 use crate::layers::Layers;
 use crate::limits;
@@ -63,6 +64,10 @@ pub struct Config {
     pub actors: Actors,
     /// Shards and the lease of the node that serves them.
     pub cluster: Cluster,
+    /// Messages on their way out.
+    pub delivery: Delivery,
+    /// The server that sends mail.
+    pub smtp: Smtp,
     pub(crate) shown: Vec<Shown>,
 }
 
@@ -212,6 +217,8 @@ impl Config {
             checkpoint: Checkpoint::read(r),
             actors: Actors::read(r),
             cluster: Cluster::read(r),
+            delivery: Delivery::read(r),
+            smtp: Smtp::read(r),
             shown: Vec::new(),
         }
     }

@@ -21,6 +21,7 @@ pub mod placement;
 pub mod shard;
 
 mod checks;
+mod delivery;
 mod error;
 mod layers;
 mod reader;
@@ -30,6 +31,7 @@ mod show;
 mod value;
 
 pub use config::{Config, Overrides, Sources, read_text};
+pub use delivery::{Delivery, Networks, SigningKey, Smtp, SmtpTls};
 pub use error::{ConfigError, Origin, Problem};
 pub use secret::Secret;
 pub use sections::{Actors, Checkpoint, Cluster, Ingest, Recorder, Server, Store};

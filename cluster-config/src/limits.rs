@@ -313,6 +313,25 @@ pub const PEER_BACKOFF_MAX: Duration = Duration::from_secs(2);
 pub const CONFIG_FILE_BYTES_MAX: usize = MIB;
 
 // ---------------------------------------------------------------------------------------------
+// Messages on their way out
+// ---------------------------------------------------------------------------------------------
+
+/// Deliveries of one node under way at once.
+/// Larger: sockets and buffers (~40 KB each) for receivers that mostly do not answer.
+/// Smaller: a few dozen dead receivers, each waited for until its time-out, hold up all others.
+pub const DELIVERIES_MAX: usize = 256;
+
+/// Attempts of one delivery at most.
+/// Larger: a receiver that is gone for good is called for days. Smaller: an operator cannot cover
+/// a weekend.
+pub const DELIVERY_ATTEMPTS_MAX: usize = 20;
+
+/// Bytes of an answer's head that are read of a webhook's receiver; its body never is.
+/// Larger: a hostile receiver makes the node hold that much for each delivery. Smaller: ordinary
+/// answers with a few cookies fail.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 32 * KIB;
+
+// ---------------------------------------------------------------------------------------------
 // Relations between limits
 // ---------------------------------------------------------------------------------------------
 

@@ -196,20 +196,20 @@ impl Cluster {
     }
 }
 
-fn file(r: &mut Reader<'_>, key: &'static str) -> Option<PathBuf> {
+pub(crate) fn file(r: &mut Reader<'_>, key: &'static str) -> Option<PathBuf> {
     let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
     r.optional(key, "the path of a PEM file", path)
 }
 
-const fn ms(millis: u64) -> Duration {
+pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-const fn s(seconds: u64) -> Duration {
+pub(crate) const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-const fn minutes(minutes: u64) -> Duration {
+pub(crate) const fn minutes(minutes: u64) -> Duration {
     Duration::from_mins(minutes)
 }
 

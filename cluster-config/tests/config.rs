@@ -276,16 +276,21 @@ fn a_missing_file_of_a_secret_is_named() {
 #[test]
 fn no_secret_is_ever_printed() {
     let text = "cluster_secret = \"hunter2-cluster\"\nadmin_token = \"hunter2-admin\"\n\
-                database_url = \"postgres://weir:hunter2@db/weir\"";
+                database_url = \"postgres://weir:hunter2@db/weir\"\n\
+                [delivery]\npayment_url = \"https://pay/?t=hunter2\"\n\
+                webhook_secret = \"whsec_hunter2hunter2hunter2hunter2hunter2/\"\n\
+                [smtp]\nhost = \"mail\"\nfrom = \"a@b\"\nuser = \"u\"\npassword = \"hunter2\"";
     let config = file(text).config();
     let shown = [format!("{config:?}"), config.redacted_toml(), config.warnings().join("\n")];
     for shown in shown {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
     let bad = "cluster_secret = \"hunter2\\n\"\nadmin_token = [\"hunter2\"]\n\
-               database_url = \"mysql://weir:hunter2@db/weir\"";
+               database_url = \"mysql://weir:hunter2@db/weir\"\n\
+               delivery.webhook_secret = \"whsec_hunter2\"\n\
+               delivery.payment_url = \"https://u:hunter2@pay/\"";
     let refusal = file(bad).refusal();
-    assert!(refusal.contains("3 problems") && !refusal.contains("hunter2"), "{refusal}");
+    assert!(refusal.contains("5 problems") && !refusal.contains("hunter2"), "{refusal}");
     let error = file(bad).resolve().expect_err("it was refused above");
     assert!(!format!("{error:?}").contains("hunter2"));
 }
@@ -301,7 +306,7 @@ fn settings_that_do_not_go_together_are_refused_with_the_reason() {
         ("", "server.drain_timeout = \"19s\"", "at least `server.request_timeout`"),
         ("", "store.acquire_timeout = \"19s\"", "together fit into `server.request_timeout`"),
         ("", "actors.passivate_after = \"1s\"\ncheckpoint.interval = \"2s\"", "first checkpoint"),
-        ("", "recorder.lanes = 8", "fewer than half of `store.pool_size`"),
+        ("", "recorder.lanes = 9", "at most half of `store.pool_size`"),
         ("", "recorder.queue_rows_max = 9999", "a full batch is always refused"),
         ("", "actors.mailbox_messages_max = 999", "a batch for one key refuses itself"),
         (postgres, "cluster_listen = \"127.0.0.1:0\"", "needs `cluster_secret`"),
@@ -314,6 +319,16 @@ fn settings_that_do_not_go_together_are_refused_with_the_reason() {
         ),
         (postgres, "cluster_listen = \"10.0.0.1:7400\"", "so nodes talk by TLS"),
         ("", "cluster.tls_authority = \"ca.pem\"", "all three files or none"),
+        ("", "delivery.backoff_max = \"9s\"", "at least `delivery.backoff_first`"),
+        ("", "delivery.concurrency = 3", "one receiver would hold up all others"),
+        ("", "smtp.host = \"mail\"", "needs `smtp.from`"),
+        ("", "smtp.password = \"p\"", "go together"),
+        ("", "smtp.user = \"u\"\nsmtp.password = \"p\"", "needs `smtp.host`"),
+        (
+            "",
+            "delivery.webhook_secret_old = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"",
+            "no use without `delivery.webhook_secret`",
+        ),
     ];
     for (before, line, reason) in table {
         let text = if ["must say", "talk by TLS"].iter().any(|part| reason.contains(part)) {
@@ -330,6 +345,10 @@ fn what_is_allowed_but_unwise_is_a_warning() {
     let table = [
         ("cluster_secret = \"short\"", "`cluster_secret` is shorter"),
         ("admin_token = \"short\"", "`admin_token` is shorter"),
+        (
+            "[smtp]\nhost = \"m\"\nfrom = \"a@b\"\ntls = \"none\"\nuser = \"u\"\npassword = \"p\"",
+            "sent in the clear",
+        ),
     ];
     for (text, part) in table {
         let warnings = file(text).config().warnings();
@@ -347,6 +366,46 @@ fn what_a_cluster_should_know_is_a_warning() {
     assert!(alone.iter().any(|line| line.contains("no use on SQLite")), "{alone:?}");
     let clear = file(&format!("{listen}{postgres}{clear}")).config().warnings();
     assert!(clear.iter().any(|line| line.contains("reads what nodes say")), "{clear:?}");
+}
+
+#[test]
+fn deliveries_are_set_up_by_sections_of_their_own() {
+    let text = "[delivery]\nattempts_max = 7\nallow = \"10.0.0.0/8, ::1\"\n\
+                payment_url_file = \"pay\"\n\
+                [smtp]\nhost = \"mail.example.com\"\ntls = \"implicit\"\nfrom = \"W <w@example.com>\"";
+    let environment =
+        [("WEIR_DELIVERY__WEBHOOK_SECRET_FILE", "key"), ("WEIR_DELIVERY__BACKOFF_FIRST", "PT5S")];
+    let secrets = [
+        ("pay", "https://pay.example/hook?key=1\n"),
+        ("key", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n"),
+    ];
+    let start =
+        Start { file: text, environment: &environment, secrets: &secrets, ..Start::default() };
+    let config = start.config();
+    let (delivery, smtp) = (&config.delivery, &config.smtp);
+    assert!(delivery.enabled && smtp.is_set());
+    assert_eq!((delivery.attempts_max, delivery.timeout), (7, Duration::from_secs(15)));
+    assert_eq!(delivery.backoff_first, Duration::from_secs(5));
+    assert!(delivery.allow.contain("10.1.2.3".parse().expect("an address")));
+    let payment = delivery.payment_url.as_ref().map(weir_config::Secret::expose);
+    assert_eq!(payment, Some("https://pay.example/hook?key=1"));
+    assert_eq!(delivery.webhook_secret.as_ref().map(|key| key.expose().len()), Some(24));
+    assert_eq!((smtp.port, smtp.tls.port()), (None, 465));
+
+    let off = file("").config();
+    assert!(!off.smtp.is_set() && off.delivery.webhook_secret.is_none());
+    assert!(!off.delivery.allow.contain("127.0.0.1".parse().expect("an address")));
+    let bad = [
+        ("delivery.allow = \"localhost\"", "networks such as"),
+        ("delivery.attempts_max = 21", "from 1 to 20"),
+        ("delivery.payment_url = \"ftp://pay\"", "http or https URL"),
+        ("delivery.webhook_secret = \"whsec_c2hvcnQ=\"", "24 to 64 bytes"),
+        ("smtp.tls = \"tls\"", "`implicit`, `starttls` or `none`"),
+        ("smtp.port = 0", "a port"),
+    ];
+    for (text, part) in bad {
+        check_refused(file(text), &[part]);
+    }
 }
 
 #[test]

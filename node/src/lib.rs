@@ -7,7 +7,7 @@
 //!     │        │ ▲      │         ▲
 //!     │        │ └───── cluster ──┤ ◀─▶ other nodes
 //!     │        └─ catalog ────────┼──▶ store        analytics ─▶ store
-//!     └────────── analytics ──────┘
+//!     └────────── analytics ──────┘                          store ─▶ delivery ─▶ webhooks, mail
 //! ```
 //! [`app`] alone wires them. What decides and counts is in `weir-core`, what knows SQL in
 //! `weir-store`; here live the mailboxes, the group commit and the edges.
@@ -19,6 +19,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod codec;
+pub mod delivery;
 pub mod dev;
 pub mod follow;
 pub mod http;

@@ -3,6 +3,7 @@
 //! Role: every figure is registered once here and kept as a handle, so that the hot path pays one
 //! atomic addition. `/metrics` renders them.
 
+mod outbox;
 mod peers;
 
 use std::error::Error;
@@ -12,6 +13,7 @@ use metrics::{Counter, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use weir_core::meter::{Decision, Mode, Reason};
 
+pub use outbox::{Ended, OutboxMetrics};
 pub use peers::{PeerMetrics, PeerRefusal};
 
 /// Upper bounds of duration buckets, in seconds: from an actor's answer to a store's time-out.
@@ -54,6 +56,7 @@ pub struct Metrics {
     restarts: Counter,
     auth_failures: Counter,
     peers: PeerMetrics,
+    outbox: OutboxMetrics,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -107,6 +110,7 @@ impl Metrics {
             restarts: counter!("weir_actor_restarts_total"),
             auth_failures: counter!("weir_auth_failures_total"),
             peers: PeerMetrics::register(),
+            outbox: OutboxMetrics::register(),
         }
     }
 
@@ -129,6 +133,11 @@ impl Metrics {
     /// Figures of the links to peers.
     pub fn peers(&self) -> &PeerMetrics {
         &self.peers
+    }
+
+    /// Figures of messages on their way out.
+    pub fn outbox(&self) -> &OutboxMetrics {
+        &self.outbox
     }
 
     /// A decision was made.

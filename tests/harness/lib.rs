@@ -8,6 +8,7 @@
 //!   Cluster several nodes on one database, with proxies on their wires
 //!     Load    checks and events until told to end; its History is audited against the ledger
 //!     Node  one `weir serve` process: ask, kill, end in order, start again
+//!     Receiver, Mailbox  where webhooks and mail arrive
 //!     Http  a client that answers with status, headers, body
 //! ```
 //! A failed expectation of the harness panics: there is no test to go on with.
@@ -20,9 +21,11 @@ mod caller;
 mod client;
 mod cluster;
 mod load;
+mod mailbox;
 mod node;
 pub mod postgres;
 mod proxy;
+mod receiver;
 mod watchdog;
 mod world;
 
@@ -35,8 +38,10 @@ pub use caller::{Caller, Subscription};
 pub use client::{Answer, Http, raw_exchange};
 pub use cluster::{Cluster, LEASE, Wires};
 pub use load::{Load, Metered};
+pub use mailbox::{Mail, Mailbox};
 pub use node::{Node, NodeOptions};
 pub use proxy::{Gate, Proxy};
+pub use receiver::{Received, Receiver, Reply};
 pub use watchdog::TestDirectory;
 pub use world::{Store, World, event, event_at, event_of, rfc3339};
 

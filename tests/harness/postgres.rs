@@ -249,6 +249,14 @@ impl TestDatabase {
         admin(&self.admin_url, statement).await
     }
 
+    /// Keeps everybody from reading and writing these tables until what is returned is dropped.
+    pub async fn hold_tables(&self, tables: &str) -> Result<HeldTables> {
+        let mut connection = PgConnection::connect(&self.url).await.context("connect")?;
+        let statement = format!("BEGIN; LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE");
+        raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
+        Ok(HeldTables(connection))
+    }
+
     /// Ends every session in the database from the server's side, as an administrator would.
     pub async fn terminate_sessions(&self) -> Result<()> {
         let statement = format!(
@@ -258,6 +266,10 @@ impl TestDatabase {
         admin(&self.admin_url, statement).await
     }
 }
+
+/// Tables that nobody else can touch. Its end closes the connection, which undoes it.
+#[derive(Debug)]
+pub struct HeldTables(#[expect(dead_code, reason = "held for its end")] PgConnection);
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {

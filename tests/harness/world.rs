@@ -2,12 +2,13 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use uuid::Uuid;
 
 use crate::caller::{Caller, Subscription};
 use crate::client::{Answer, Http};
 use crate::node::{Node, NodeOptions};
-use crate::postgres::{Postgres, TestDatabase};
+use crate::postgres::{HeldTables, Postgres, TestDatabase};
 use crate::watchdog::TestDirectory;
 
 /// The SQLite file in a story's directory.
@@ -65,13 +66,53 @@ impl World {
 
     /// Changes the SQLite file of a stopped node behind its back; returns how many rows.
     pub async fn tamper(&self, statement: &'static str) -> u64 {
-        use sqlx::{Connection as _, Executor as _};
+        use sqlx::Executor as _;
         let url = format!("sqlite://{}", self.directory.path().join(DATABASE_FILE).display());
         let file = sqlx::SqliteConnection::connect(&url).await;
         let mut file = file.expect("the stopped node's file can be opened");
         let done = file.execute(statement).await.expect("the statement fits the tables");
         file.close().await.expect("a connection can be closed");
         done.rows_affected()
+    }
+
+    /// Keeps everybody from these tables of the Postgres database until what is returned is dropped.
+    pub async fn hold_tables(&self, tables: &str) -> HeldTables {
+        let database = self.database.as_ref().expect("this story runs on Postgres");
+        database.hold_tables(tables).await.expect("tables can be locked")
+    }
+
+    /// Puts a message into the outbox as a job of the node would.
+    pub async fn enqueue(&self, kind: &str, subscription: &str, data: &Value) {
+        let subscription: Uuid = subscription.parse().expect("an id");
+        // One text for both engines.
+        macro_rules! insert {
+            ($connection:expr) => {
+                sqlx::query(
+                    "INSERT INTO event_queue (id, subscription_id, kind, priority, \
+                     idempotency_key, payload, created_at, next_attempt_at) \
+                     VALUES ($1, $2, $3, 5, $4, $5, $6, $6)",
+                )
+                .bind(Uuid::now_v7())
+                .bind(subscription)
+                .bind(kind)
+                .bind(Uuid::now_v7().to_string())
+                .bind(data.to_string())
+                .bind(Timestamp::now().as_microsecond())
+                .execute($connection)
+                .await
+                .expect("a message can be enqueued")
+                .rows_affected()
+            };
+        }
+        let rows = if let Some(database) = &self.database {
+            let connection = sqlx::PgConnection::connect(&database.url).await;
+            insert!(&mut connection.expect("the database can be reached"))
+        } else {
+            let url = format!("sqlite://{}", self.directory.path().join(DATABASE_FILE).display());
+            let file = sqlx::SqliteConnection::connect(&url).await;
+            insert!(&mut file.expect("the node's file can be opened"))
+        };
+        assert_eq!(rows, 1);
     }
 
     async fn open(database: Option<TestDatabase>, environment: &[(&str, &str)]) -> Self {

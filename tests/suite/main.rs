@@ -3,6 +3,7 @@
 mod billing;
 mod cli;
 mod cluster;
+mod deliveries;
 mod durability;
 mod events;
 mod faults;

@@ -1,8 +1,10 @@
 //! Wiring: the only file that knows every room, and the order in which they begin and end.
 //!
 //! ```text
-//!   begin  store ─▶ catalog ─▶ checkpointer ─▶ shards ─▶ recorder ─▶ (peers ─▶ join) ─▶ analytics ─▶ http
-//!   end    (give away) ─▶ http ─▶ recorder ─▶ shards rest (clean checkpoints) ─▶ checkpointer ─▶ leave
+//!   begin  store ─▶ catalog ─▶ checkpointer ─▶ shards ─▶ recorder ─▶ (peers ─▶ join) ─▶ analytics
+//!          ─▶ http ─▶ delivery
+//!   end    (give away) ─▶ http, delivery ─▶ recorder ─▶ shards rest (clean checkpoints)
+//!          ─▶ checkpointer ─▶ leave
 //! ```
 //! In brackets what only a node of a cluster does; one that is alone takes every shard first.
 //! The end is the beginning reversed, so that nothing is asked of a room that is gone.
@@ -30,6 +32,7 @@ use weir_store::sqlite::{SqliteOptions, SqliteStore};
 
 use crate::clock::Clock;
 use crate::cluster::transport::TransportError;
+use crate::delivery::{Authorities, Delivery, Parts as DeliveryParts, SetupError};
 use crate::http::{Api, ServeLimits};
 use crate::metrics::{Metrics, chain};
 use crate::recorder::Checkpointer;
@@ -99,6 +102,9 @@ pub enum StartError {
     /// Peers could not be listened for.
     #[error("peers could not be listened for")]
     Transport(#[source] TransportError),
+    /// The ways out of messages could not be set up.
+    #[error("deliveries could not be set up")]
+    Delivery(#[from] SetupError),
     /// An actor could not be started.
     #[error("the shard actors could not be started")]
     Actors(#[source] ractor::SpawnErr),
@@ -120,7 +126,9 @@ pub struct Running {
     checkpointer: Arc<Checkpointer>,
     checkpoints: JoinHandle<()>,
     server: JoinHandle<()>,
+    deliveries: JoinHandle<()>,
     stop_http: CancellationToken,
+    stop_delivery: CancellationToken,
     stop_jobs: CancellationToken,
     stop_lease: CancellationToken,
     drain_timeout: Duration,
@@ -177,6 +185,8 @@ pub async fn start(config: &Config) -> Result<Running, StartError> {
 
 /// Starts a node on a store that is open already.
 pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running, StartError> {
+    // A mistake in its settings is told before anything is taken from other nodes.
+    let delivery = Delivery::new(&config.delivery, &config.smtp, &authorities(config)?)?;
     let peers_at = config.cluster_listen.filter(|_| config.database_url.is_shared());
     let stop_lease = CancellationToken::new();
     let lease_ends = stop_lease.clone().drop_guard();
@@ -208,6 +218,14 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
     let front = crate::http::Front::new(api.clone());
     let serving = crate::http::serve(listener, front, serve_limits(config), stop_http.clone());
     let server = tokio::spawn(serving);
+    let stop_delivery = CancellationToken::new();
+    let deliveries = delivery.start(DeliveryParts {
+        store: rooms.store.clone(),
+        clock: rooms.clock.clone(),
+        metrics: rooms.metrics.clone(),
+        stop: stop_delivery.clone(),
+        lost: rooms.lost.clone(),
+    });
     let (store, clock) = (rooms.store.clone(), rooms.clock.clone());
     tokio::spawn(maintain(store.clone(), clock.clone(), config.clone(), stop_jobs.clone()));
     let follow = rooms.follow.clone();
@@ -226,7 +244,9 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
         checkpointer: rooms.checkpointer,
         checkpoints: rooms.checkpoints,
         server,
+        deliveries,
         stop_http,
+        stop_delivery,
         stop_jobs,
         stop_lease,
         drain_timeout: config.server.drain_timeout,
@@ -243,9 +263,11 @@ impl Running {
             clustered.give_away(self.drain_timeout / 2).await;
         }
         self.stop_http.cancel();
+        self.stop_delivery.cancel();
         let ending = async {
-            // Either task only fails by a panic, which has been logged.
+            // A task only fails by a panic, which has been logged.
             let _ = self.server.await;
+            let _ = self.deliveries.await;
             if let Some(clustered) = &self.clustered {
                 clustered.last_answers().await;
             }
@@ -299,6 +321,19 @@ fn bound(address: std::net::SocketAddr) -> std::io::Result<TcpSocket> {
 
 fn span(duration: Duration) -> Span {
     Span::from_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Reads what receivers and the mail server are trusted by.
+fn authorities(config: &Config) -> Result<Authorities, StartError> {
+    let read = |path: &Option<PathBuf>| {
+        let Some(path) = path else { return Ok(None) };
+        let file = |source| StartError::File { path: path.clone(), source };
+        std::fs::read(path).map(Some).map_err(file)
+    };
+    Ok(Authorities {
+        webhooks: read(&config.delivery.tls_authority)?,
+        mail: read(&config.smtp.tls_authority)?,
+    })
 }
 
 fn lease_ms(config: &Config) -> u32 {

@@ -56,7 +56,7 @@ pub struct AuditEntry {
     actor: String,
     /// `plan.create`, `subscription.adjust`, …
     action: String,
-    /// `plan`, `subscription` or `token`.
+    /// `plan`, `subscription`, `token` or `notification`.
     target_kind: String,
     /// Which one.
     target_id: String,
@@ -141,6 +141,11 @@ impl Target {
     /// A subscription; its keys are told as changes of it.
     pub const fn subscription(id: Uuid, tenant: String) -> Self {
         Self { kind: SUBSCRIPTION, id, tenant: Some(tenant) }
+    }
+
+    /// A message of a subscription.
+    pub const fn notification(id: Uuid, tenant: String) -> Self {
+        Self { kind: "notification", id, tenant: Some(tenant) }
     }
 
     /// A token.

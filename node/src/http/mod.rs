@@ -12,6 +12,7 @@ mod decision;
 mod events;
 pub mod ingest;
 mod moment;
+mod notifications;
 mod operate;
 mod page;
 mod parameters;
@@ -144,6 +145,7 @@ fn router(api: Arc<Api>) -> AxumRouter {
         .merge(subscriptions::routes())
         .merge(tokens::routes())
         .merge(audit::routes())
+        .merge(notifications::routes())
         .merge(cluster::routes())
         .merge(reads::routes())
         .layer(timeout);

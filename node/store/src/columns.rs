@@ -67,6 +67,14 @@ macro_rules! reservation_columns {
     };
 }
 
+/// `event_queue`, named `e`, with the tenant of `api_subscriptions`, named `s`.
+macro_rules! notification_columns {
+    () => {
+        "e.id, e.subscription_id, s.tenant, e.kind, e.payload, e.created_at, e.status, e.attempts, \
+         e.last_error, e.finished_at"
+    };
+}
+
 /// `api_usage_analytics`, named `u`.
 macro_rules! rollup_columns {
     () => {

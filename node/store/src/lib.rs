@@ -23,6 +23,7 @@ mod batch;
 mod error;
 mod failure;
 mod number;
+pub mod outbox;
 pub mod postgres;
 mod rollups;
 pub mod rows;
@@ -33,6 +34,10 @@ use uuid::Uuid;
 use weir_core::units::{Epoch, Micros, PlanId, ReservationId, Seq, ShardId, SubscriptionId};
 
 pub use error::Error;
+use outbox::{
+    Addressed, ClaimedDelivery, DeliveryClaim, FinishedDelivery, NotificationFilter,
+    NotificationRow, OutboxDepth, Unaddressed,
+};
 use rows::{
     AuditRow, CheckpointBatch, CheckpointRow, KeyRow, LedgerRow, MemberRow, NodeRow, PlanRow,
     ReservationRow, RollupRow, RollupSums, RowKind, SubscriptionRow, TokenRow,
@@ -427,6 +432,41 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many subscriptions that are not deleted are within reach.
     async fn count_subscriptions(&self, reach: &Reach) -> Result<u64>;
+
+    // ---- outbox, see `outbox` ----
+
+    /// Messages that have no deliveries yet, by priority, then time.
+    async fn unaddressed(&self, limit: u32) -> Result<Vec<Unaddressed>>;
+
+    /// Makes the deliveries of messages. What was addressed meanwhile stays as it is, so that
+    /// several nodes may do this at once.
+    async fn address(&self, messages: &[Addressed], now: Micros) -> Result<()>;
+
+    /// Takes deliveries that are due, by priority, then time, the first of each lane only. Each
+    /// counts as an attempt from now on. The same claim again takes nothing more: it returns what it
+    /// still holds, prolonged.
+    async fn claim_deliveries(&self, claim: &DeliveryClaim) -> Result<Vec<ClaimedDelivery>>;
+
+    /// Ends claims. `false` where the claim held no longer: it ran out and another worker has the
+    /// delivery, or this very call was repeated; then nothing changed.
+    async fn finish_deliveries(&self, finished: &[FinishedDelivery]) -> Result<Vec<bool>>;
+
+    /// How much waits.
+    async fn outbox_depth(&self) -> Result<OutboxDepth>;
+
+    /// Messages and their deliveries, newest first.
+    async fn list_notifications(
+        &self,
+        filter: &NotificationFilter,
+    ) -> Result<Page<NotificationRow>>;
+
+    /// A message within reach.
+    async fn find_notification(&self, id: Uuid, reach: &Reach) -> Result<Option<NotificationRow>>;
+
+    /// Sends a message again, with fresh attempts, on the channels on which it was given up, or on all
+    /// of them when it was on none. [`Error::NotFound`] when there is no such message,
+    /// [`Error::Conflict`] while it is pending.
+    async fn redeliver(&self, id: Uuid, now: Micros, audit: &AuditRow) -> Result<()>;
 
     // ---- analytics and upkeep ----
 

@@ -12,6 +12,10 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use uuid::Uuid;
 use weir_core::units::{Epoch, Micros, PlanId, ReservationId, Seq, ShardId, SubscriptionId};
+use weir_store::outbox::{
+    Addressed, ClaimedDelivery, DeliveryClaim, FinishedDelivery, NotificationFilter,
+    NotificationRow, OutboxDepth, Unaddressed,
+};
 use weir_store::rows::{
     AuditRow, CheckpointBatch, CheckpointRow, KeyRow, LedgerRow, MemberRow, NodeRow, PlanRow,
     ReservationRow, RollupRow, RollupSums, RowKind, SubscriptionRow, TokenRow,
@@ -373,6 +377,41 @@ impl Store for FaultyStore {
         merge: MergeDetail<'_>,
     ) -> Result<()> {
         self.inner.roll(fence, cursors, deltas, merge).await
+    }
+
+    async fn unaddressed(&self, limit: u32) -> Result<Vec<Unaddressed>> {
+        self.inner.unaddressed(limit).await
+    }
+
+    async fn address(&self, messages: &[Addressed], now: Micros) -> Result<()> {
+        self.inner.address(messages, now).await
+    }
+
+    async fn claim_deliveries(&self, claim: &DeliveryClaim) -> Result<Vec<ClaimedDelivery>> {
+        self.inner.claim_deliveries(claim).await
+    }
+
+    async fn finish_deliveries(&self, finished: &[FinishedDelivery]) -> Result<Vec<bool>> {
+        self.inner.finish_deliveries(finished).await
+    }
+
+    async fn outbox_depth(&self) -> Result<OutboxDepth> {
+        self.inner.outbox_depth().await
+    }
+
+    async fn list_notifications(
+        &self,
+        filter: &NotificationFilter,
+    ) -> Result<Page<NotificationRow>> {
+        self.inner.list_notifications(filter).await
+    }
+
+    async fn find_notification(&self, id: Uuid, reach: &Reach) -> Result<Option<NotificationRow>> {
+        self.inner.find_notification(id, reach).await
+    }
+
+    async fn redeliver(&self, id: Uuid, now: Micros, audit: &AuditRow) -> Result<()> {
+        self.inner.redeliver(id, now, audit).await
     }
 
     async fn maintain(&self, now: Micros, days_ahead: u16, forget_before: Micros) -> Result<u64> {

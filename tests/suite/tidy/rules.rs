@@ -127,7 +127,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("shard", "actors; they hand what must last to the recorder"),
     ("recorder", "group commit and checkpoints; knows actors only by its own trait"),
     ("billing", "jobs over the store"),
-    ("notify", "deliveries from the outbox"),
+    ("delivery", "messages from the outbox to webhooks and mailboxes"),
     ("retention", "archives and prunes"),
     ("analytics", "rollups by a cursor over the ledger, and reads of them"),
     ("catalog", "plans and subscriptions as read from the store"),

@@ -30,6 +30,10 @@ mod keys;
 mod load;
 #[path = "../sql/migrate.rs"]
 mod migrate;
+#[path = "../sql/notifications.rs"]
+mod notifications;
+#[path = "../sql/outbox.rs"]
+mod outbox;
 #[path = "../sql/page.rs"]
 mod page;
 #[path = "../sql/plans.rs"]
@@ -80,6 +84,8 @@ const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 const HEARTBEAT_CONNECTIONS: u16 = 2;
 const LOCK_FOR_SHARE: &str = " FOR SHARE";
 const LOCK_FOR_UPDATE: &str = " FOR UPDATE";
+/// Of what another transaction holds nothing is waited for. `d` is what is to be locked.
+const SKIP_LOCKED: &str = " FOR UPDATE OF d SKIP LOCKED";
 /// A server process grows with what it has seen; replacing it now and then keeps it small.
 const AGE_MAX: Duration = Duration::from_mins(30);
 

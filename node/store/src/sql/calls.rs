@@ -8,10 +8,14 @@ use weir_core::units::{Epoch, Micros, PlanId, ReservationId, Seq, ShardId, Subsc
 
 use super::session::{Session, bounded};
 use super::{
-    Engine, analytics, audit, checkpoint, keys, ledger, load, membership, plans, reads,
-    reservations, subscriptions, tokens, usage,
+    Engine, analytics, audit, checkpoint, keys, ledger, load, membership, notifications, outbox,
+    plans, reads, reservations, subscriptions, tokens, usage,
 };
 use crate::failure::Call;
+use crate::outbox::{
+    Addressed, ClaimedDelivery, DeliveryClaim, FinishedDelivery, NotificationFilter,
+    NotificationRow, OutboxDepth, Unaddressed,
+};
 use crate::rows::{
     AuditRow, CheckpointBatch, CheckpointRow, KeyRow, LedgerRow, MemberRow, NodeRow, PlanRow,
     ReservationRow, RollupRow, RollupSums, RowKind, SubscriptionRow, TokenRow,
@@ -356,6 +360,49 @@ impl Store for Engine {
     ) -> Result<()> {
         write!(self, "roll", |connection| {
             analytics::roll(connection, fence, cursors, deltas, merge)
+        })
+    }
+
+    async fn unaddressed(&self, limit: u32) -> Result<Vec<Unaddressed>> {
+        read!(self, "read the outbox", |connection| outbox::unaddressed(connection, limit))
+    }
+
+    async fn address(&self, messages: &[Addressed], now: Micros) -> Result<()> {
+        write!(self, "address messages", |connection| outbox::address(connection, messages, now))
+    }
+
+    async fn claim_deliveries(&self, claim: &DeliveryClaim) -> Result<Vec<ClaimedDelivery>> {
+        write!(self, "claim deliveries", |connection| outbox::claim(connection, claim))
+    }
+
+    async fn finish_deliveries(&self, finished: &[FinishedDelivery]) -> Result<Vec<bool>> {
+        write!(self, "finish deliveries", |connection| outbox::finish(connection, finished))
+    }
+
+    async fn outbox_depth(&self) -> Result<OutboxDepth> {
+        read!(self, "measure the outbox", |connection| outbox::depth(connection))
+    }
+
+    async fn list_notifications(
+        &self,
+        filter: &NotificationFilter,
+    ) -> Result<Page<NotificationRow>> {
+        let limit = self.query_timeout();
+        call!(snapshot on self.readers(), limit, "list notifications", |connection| {
+            notifications::list(connection, filter)
+        })
+    }
+
+    async fn find_notification(&self, id: Uuid, reach: &Reach) -> Result<Option<NotificationRow>> {
+        let limit = self.query_timeout();
+        call!(snapshot on self.readers(), limit, "find a notification", |connection| {
+            notifications::find(connection, id, reach)
+        })
+    }
+
+    async fn redeliver(&self, id: Uuid, now: Micros, audit: &AuditRow) -> Result<()> {
+        write!(self, "redeliver", |connection| {
+            notifications::redeliver(connection, id, now, audit)
         })
     }
 

@@ -10,6 +10,7 @@ use weir_core::units::{Epoch, Micros, PlanId, ReservationId, Seq, SubscriptionId
 use super::{Db, SqlRow};
 use crate::failure::Failure;
 use crate::number::{shard_id, unsigned};
+use crate::outbox::{ClaimedDelivery, DeliveryRow, DeliveryStatus, NotificationRow};
 use crate::rows::{
     AuditRow, CheckpointRow, KeyRow, LedgerRow, OutcomeKind, PlanRow, ReservationRow, RollupRow,
     RollupSums, RowKind, SubscriptionRow, SubscriptionStatus, TokenRow,
@@ -249,6 +250,59 @@ pub(super) fn reservation(columns: &mut Columns<'_>) -> Result<ReservationRow, F
         created_at: columns.moment()?,
         expires_at: columns.moment()?,
     })
+}
+
+/// A delivery as a claim returns it.
+pub(super) fn claimed_delivery(columns: &mut Columns<'_>) -> Result<ClaimedDelivery, Failure> {
+    Ok(ClaimedDelivery {
+        message: columns.take()?,
+        channel: columns.take()?,
+        endpoint: columns.take()?,
+        attempts: attempts(columns)?,
+        subscription: columns.subscription_id()?,
+        kind: columns.take()?,
+        payload: columns.take()?,
+        created_at: columns.moment()?,
+        webhook_url: columns.take()?,
+        user_email: columns.take()?,
+    })
+}
+
+/// `notification_columns!`, without its deliveries.
+pub(super) fn notification(columns: &mut Columns<'_>) -> Result<NotificationRow, Failure> {
+    Ok(NotificationRow {
+        id: columns.take()?,
+        subscription: columns.subscription_id()?,
+        tenant: columns.take()?,
+        kind: columns.take()?,
+        payload: columns.take()?,
+        created_at: columns.moment()?,
+        status: known("status", columns.take()?, DeliveryStatus::from_i16)?,
+        attempts: attempts(columns)?,
+        last_error: columns.take()?,
+        finished_at: columns.moment_opt()?,
+        deliveries: Vec::new(),
+    })
+}
+
+/// A message's id and one of its deliveries.
+pub(super) fn delivery(columns: &mut Columns<'_>) -> Result<(Uuid, DeliveryRow), Failure> {
+    let message = columns.take()?;
+    let delivery = DeliveryRow {
+        channel: columns.take()?,
+        endpoint: columns.take()?,
+        status: known("status", columns.take()?, DeliveryStatus::from_i16)?,
+        attempts: attempts(columns)?,
+        next_attempt_at: columns.moment()?,
+        last_error: columns.take()?,
+        finished_at: columns.moment_opt()?,
+    };
+    Ok((message, delivery))
+}
+
+fn attempts(columns: &mut Columns<'_>) -> Result<u32, Failure> {
+    let number: i32 = columns.take()?;
+    u32::try_from(number).map_err(|_| Failure::Damaged(format!("{number} attempts")))
 }
 
 fn known<T>(what: &str, number: i16, read: impl Fn(i16) -> Option<T>) -> Result<T, Failure> {

@@ -32,6 +32,10 @@ mod keys;
 mod load;
 #[path = "../sql/migrate.rs"]
 mod migrate;
+#[path = "../sql/notifications.rs"]
+mod notifications;
+#[path = "../sql/outbox.rs"]
+mod outbox;
 #[path = "../sql/page.rs"]
 mod page;
 #[path = "../sql/plans.rs"]
@@ -81,6 +85,7 @@ const BEGIN_SNAPSHOT: &str = "BEGIN DEFERRED";
 /// The writer is alone anyway.
 const LOCK_FOR_SHARE: &str = "";
 const LOCK_FOR_UPDATE: &str = "";
+const SKIP_LOCKED: &str = "";
 /// A connection to a file does not age.
 const AGE_MAX: Duration = Duration::MAX;
 

@@ -8,6 +8,7 @@ use harness::postgres::{Postgres, Stop, TestDatabase};
 use sqlx::{Connection as _, PgConnection, raw_sql};
 use uuid::Uuid;
 use weir_core::units::{PlanId, ReservationId, Seq, ShardId};
+use weir_store::outbox::{DeliveryClaim, NotificationFilter};
 use weir_store::postgres::{PostgresOptions, PostgresStore};
 use weir_store::rows::{LedgerRow, RowKind};
 use weir_store::{CursorMove, Error, Fence, Reach, RecordFilter, Store, SubscriptionFilter};
@@ -118,6 +119,20 @@ fn every_call<'a>(store: &'a dyn Store, fence: &'a Fence) -> Vec<(&'static str, 
         usage_totals(&Reach::default(), at(NOON), at(NOON + DAY)),
         fullest(&Reach::default(), at(NOON), 10),
         count_subscriptions(&Reach::default()),
+        unaddressed(10),
+        address(&[], at(NOON)),
+        claim_deliveries(&DeliveryClaim {
+            id: nowhere,
+            now: at(NOON),
+            until: at(NOON + DAY),
+            busy: Vec::new(),
+            limit: 10
+        }),
+        finish_deliveries(&[]),
+        outbox_depth(),
+        list_notifications(&NotificationFilter::default()),
+        find_notification(nowhere, &everything()),
+        redeliver(nowhere, at(NOON), &audit()),
         roll(
             fence,
             &[CursorMove { shard: ShardId(0), from: Seq(0), to: Seq(0) }],

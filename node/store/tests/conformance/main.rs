@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod checkpoints;
+mod deliveries;
 mod faults;
 mod fences;
 mod file;
