@@ -32,6 +32,6 @@ mod value;
 pub use config::{Config, Overrides, Sources, read_text};
 pub use error::{ConfigError, Origin, Problem};
 pub use secret::Secret;
-pub use sections::{Actors, Checkpoint, Cluster, Ingest, Recorder, Server, Store};
+pub use sections::{Actors, Billing, Checkpoint, Cluster, Ingest, Recorder, Server, Store};
 pub use shard::shard_of;
 pub use value::{DatabaseUrl, HostPort, LogFormat, NodeId};

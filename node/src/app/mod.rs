@@ -22,21 +22,20 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weir_config::{Config, DatabaseUrl, limits};
-use weir_core::units::Span;
 use weir_store::Store;
 use weir_store::postgres::{PostgresOptions, PostgresStore};
 use weir_store::sqlite::{SqliteOptions, SqliteStore};
 
+use crate::billing::Job;
 use crate::clock::Clock;
 use crate::cluster::transport::TransportError;
 use crate::http::{Api, ServeLimits};
 use crate::metrics::{Metrics, chain};
 use crate::recorder::Checkpointer;
+use crate::retention::Upkeep;
 use clustered::{Clustered, Joining};
 use rooms::Rooms;
 
-/// Days of partitions made ahead: a node that cannot reach its upkeep for a week still writes.
-const PARTITION_DAYS_AHEAD: u16 = 7;
 /// How often upkeep runs.
 const MAINTAIN_EVERY: Duration = Duration::from_hours(1);
 /// How often the clock is compared and histograms are folded.
@@ -187,7 +186,14 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
     let serving = crate::http::serve(listener, front, serve_limits(config), stop_http.clone());
     let server = tokio::spawn(serving);
     let (store, clock) = (rooms.store.clone(), rooms.clock.clone());
-    tokio::spawn(maintain(store.clone(), clock.clone(), config.clone(), stop_jobs.clone()));
+    tokio::spawn(maintain(api.upkeep.clone(), clock.clone(), stop_jobs.clone()));
+    let timers = [
+        (Job::Overage, config.billing.overage_every),
+        (Job::Rollover, config.billing.rollover_every),
+    ];
+    for (job, every) in timers {
+        tokio::spawn(api.billing.clone().keep_running(job, every, stop_jobs.clone()));
+    }
     tokio::spawn(tick(clock, rooms.metrics.clone(), stop_jobs.clone()));
     // From here on `Running` ends it.
     let _ = lease_ends.disarm();
@@ -267,23 +273,14 @@ fn serve_limits(config: &Config) -> ServeLimits {
     }
 }
 
-async fn maintain(
-    store: Arc<dyn Store>,
-    clock: Arc<Clock>,
-    config: Config,
-    stop: CancellationToken,
-) {
-    let window = i64::try_from(config.ingest.accept_window.as_micros()).unwrap_or(i64::MAX);
-    let skew = i64::try_from(limits::FUTURE_SKEW.as_micros()).unwrap_or(i64::MAX);
-    let remembered = Span::from_micros(window.saturating_add(skew.saturating_mul(2)));
+async fn maintain(upkeep: Upkeep, clock: Arc<Clock>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(MAINTAIN_EVERY);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        let now = clock.now();
-        match store.maintain(now, PARTITION_DAYS_AHEAD, now.minus(remembered)).await {
+        match upkeep.run(clock.now()).await {
             Ok(forgotten) => tracing::debug!(forgotten, "upkeep done"),
             Err(error) => tracing::warn!(error = %chain(&error), "upkeep failed; it runs again"),
         }

@@ -255,6 +255,13 @@ impl Catalog {
         version: Option<i32>,
     ) -> Result<Arc<Plan>, PlanLookupError> {
         let row = self.store.find_plan(id, version).await.map_err(PlanLookupError::Store)?;
+        let row = match (row, version) {
+            (None, Some(version)) => {
+                let retired = self.store.find_retired_plan(id, version).await;
+                retired.map_err(PlanLookupError::Store)?
+            }
+            (row, _) => row,
+        };
         let row = row.ok_or(PlanLookupError::NotFound)?;
         let version = u32::try_from(row.version).map_err(|_| PlanLookupError::NotFound)?;
         let plan = plan_document::parse(row.config.as_bytes(), id, version)
