@@ -122,7 +122,7 @@ pub async fn list(
     for row in stored.data {
         let at = key(row.start, &row.quota);
         if !all.contains_key(&at) {
-            answers.insert(at, PeriodAnswer::stored(&api, row));
+            answers.insert(at, PeriodAnswer::stored(&api, &row));
         }
     }
     answers.extend(all.into_iter().map(|(at, priced)| (at, PeriodAnswer::reckoned(&api, &priced))));
@@ -156,14 +156,13 @@ pub async fn show(
     let (start, quota) = period.split_once('.').ok_or_else(missing)?;
     let start = Micros::from_micros(start.parse().map_err(|_| missing())?);
     let mut all = reckoned(&api, subscription).await?;
-    let mut answer = match all.remove(&key(start, quota)) {
-        Some(priced) => PeriodAnswer::reckoned(&api, &priced),
-        None => {
-            let only = Some((quota.to_owned(), start));
-            let filter = PeriodFilter { subscription, only, after: None, limit: 1 };
-            let row = api.store.list_periods(&filter).await?.data.pop().ok_or_else(missing)?;
-            PeriodAnswer::stored(&api, row)
-        }
+    let mut answer = if let Some(priced) = all.remove(&key(start, quota)) {
+        PeriodAnswer::reckoned(&api, &priced)
+    } else {
+        let only = Some((quota.to_owned(), start));
+        let filter = PeriodFilter { subscription, only, after: None, limit: 1 };
+        let row = api.store.list_periods(&filter).await?.data.pop().ok_or_else(missing)?;
+        PeriodAnswer::stored(&api, &row)
     };
     let period = Some((quota.to_owned(), start));
     let adjustments = adjustments(&api, subscription, period).await?;
@@ -254,7 +253,7 @@ impl PeriodAnswer {
     }
 
     /// As it was closed. One that is stored and not closed is always reckoned.
-    fn stored(api: &Api, row: PeriodRow) -> Self {
+    fn stored(api: &Api, row: &PeriodRow) -> Self {
         let snapshot =
             row.usage_snapshot.as_deref().and_then(|text| serde_json::from_str(text).ok());
         let snapshot: Value = snapshot.unwrap_or_default();
@@ -273,7 +272,7 @@ impl PeriodAnswer {
                 (false, false) => "open",
             },
             usage_snapshot: Some(snapshot).filter(|snapshot| !snapshot.is_null()),
-            ..Self::bare(&row)
+            ..Self::bare(row)
         }
     }
 

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use utoipa::ToSchema;
 use uuid::Uuid;
-use weir_core::meter::Decision;
+use weir_core::meter::{Decision, QuotaView};
 use weir_core::units::{SubscriptionId, Units};
 
 use super::missing;
@@ -102,5 +102,5 @@ fn snapshot(id: SubscriptionId, view: &UsageView) -> Vec<u8> {
 
 /// Units of the first quota beyond what is included.
 fn overage_units(decision: &Decision) -> Units {
-    decision.quotas.first().map_or(Units::ZERO, |view| view.overage_units())
+    decision.quotas.first().map_or(Units::ZERO, QuotaView::overage_units)
 }

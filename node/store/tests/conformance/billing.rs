@@ -32,7 +32,7 @@ async fn lease(fixture: &Fixture, now: i64) -> JobLease {
     taken.expect("take").expect("nobody has it")
 }
 
-fn account(subscription: SubscriptionId, charges: i32, charged: &str) -> PeriodRow {
+fn account(subscription: SubscriptionId, charges: i32, sum: &str) -> PeriodRow {
     PeriodRow {
         subscription,
         quota: "requests".to_owned(),
@@ -46,7 +46,7 @@ fn account(subscription: SubscriptionId, charges: i32, charged: &str) -> PeriodR
         status: PeriodStatus::Open,
         usage_snapshot: None,
         charges,
-        charged: charged.to_owned(),
+        charged: sum.to_owned(),
         charged_units: 50,
         currency: Some("USD".to_owned()),
         booked_used: 0,
