@@ -159,10 +159,8 @@ impl Actor for SubscriptionActor {
             Resident::new(deps.clone(), shard, start, door)
         });
         let home = Home { door, deps, residents };
-        if newborn {
-            // From then on the store knows which terms its first units are priced by, whatever changes.
-            home.state()?.persist(Wants::CheckpointNow);
-        } else if unclean {
+        // Of one that was never persisted the store shall know which terms its first units lie under.
+        if newborn || unclean {
             home.state()?.persist(Wants::Checkpoint);
         }
         slot.get_or_init(|| home.door.clone());
