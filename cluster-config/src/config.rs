@@ -23,7 +23,7 @@ use crate::layers::Layers;
 use crate::limits;
 use crate::reader::{ReadText, Reader, Shown, ShownText, plain_secret};
 use crate::secret::Secret;
-use crate::sections::{Actors, Checkpoint, Cluster, Ingest, Recorder, Server, Store};
+use crate::sections::{Actors, Billing, Checkpoint, Cluster, Ingest, Recorder, Server, Store};
 use crate::value::{DatabaseUrl, HostPort, LogFormat, NodeId, listen_address};
 
 const DATABASE_URL_DEFAULT: &str = "sqlite://weir.db";
@@ -62,6 +62,8 @@ pub struct Config {
     pub checkpoint: Checkpoint,
     /// Subscriptions in memory.
     pub actors: Actors,
+    /// Periods and charges.
+    pub billing: Billing,
     /// Shards and the lease of the node that serves them.
     pub cluster: Cluster,
     /// Messages on their way out.
@@ -216,6 +218,7 @@ impl Config {
             recorder: Recorder::read(r),
             checkpoint: Checkpoint::read(r),
             actors: Actors::read(r),
+            billing: Billing::read(r),
             cluster: Cluster::read(r),
             delivery: Delivery::read(r),
             smtp: Smtp::read(r),

@@ -34,6 +34,6 @@ pub use config::{Config, Overrides, Sources, read_text};
 pub use delivery::{Delivery, Networks, SigningKey, Smtp, SmtpTls};
 pub use error::{ConfigError, Origin, Problem};
 pub use secret::Secret;
-pub use sections::{Actors, Checkpoint, Cluster, Ingest, Recorder, Server, Store};
+pub use sections::{Actors, Billing, Checkpoint, Cluster, Ingest, Recorder, Server, Store};
 pub use shard::shard_of;
 pub use value::{DatabaseUrl, HostPort, LogFormat, NodeId};

@@ -152,6 +152,28 @@ impl Actors {
     }
 }
 
+/// Periods and charges.
+#[derive(Clone, Debug)]
+pub struct Billing {
+    /// How long after its end a period still counts late events; then it is closed.
+    pub grace: Duration,
+    /// Time from one overage run to the next, by whichever node is first.
+    pub overage_every: Duration,
+    /// The same for runs that close periods.
+    pub rollover_every: Duration,
+}
+
+impl Billing {
+    pub(crate) fn read(r: &mut Reader<'_>) -> Self {
+        let run = s(1)..=days(7);
+        Self {
+            grace: r.duration("billing.grace", days(1), Duration::ZERO..=days(35)),
+            overage_every: r.duration("billing.overage_every", days(1), run.clone()),
+            rollover_every: r.duration("billing.rollover_every", minutes(60), run),
+        }
+    }
+}
+
 /// Shards, the lease of the node that serves them, and how nodes trust each other.
 #[derive(Clone, Debug)]
 pub struct Cluster {

@@ -15,14 +15,15 @@ use uuid::Uuid;
 use weir_core::meter::{
     CounterState, MeterState, Mode, NamedState, Reason, Remembered, Verdict, Violated,
 };
-use weir_core::quota::{Hold, OtherPeriod};
+use weir_core::quota::{Cut, Hold, OtherPeriod, PricedBy};
 use weir_core::rate::RateParts;
-use weir_core::units::{Micros, ReservationId, Seq, Span, Units};
+use weir_core::units::{Micros, PlanId, ReservationId, Seq, Span, Units};
 
 use numbers::Numbered as _;
 
-/// Versions of the snapshot's layout; the second has what is remembered of recent decisions.
-const SNAPSHOT_VERSIONS: [u8; 2] = [1, 2];
+/// Versions of the snapshot's layout; the second has what is remembered of recent decisions, the third
+/// the plan and the terms before the last.
+const SNAPSHOT_VERSIONS: [u8; 3] = [1, 2, 3];
 /// Version of the detail's layout.
 const DETAIL_VERSION: u8 = 1;
 const CONFIG: Configuration = standard();
@@ -66,6 +67,24 @@ struct SnapshotV2 {
 }
 
 #[derive(Encode, Decode)]
+struct SnapshotV3 {
+    second: SnapshotV2,
+    plan: u128,
+    /// Per counter.
+    cuts: Vec<Vec<CutV3>>,
+}
+
+#[derive(Encode, Decode)]
+struct CutV3 {
+    until: i64,
+    plan: u128,
+    version: u32,
+    quota: String,
+    overage_from: Option<u64>,
+    used_at_end: u64,
+}
+
+#[derive(Encode, Decode)]
 struct RecentV2 {
     id: u128,
     until: i64,
@@ -92,6 +111,7 @@ struct CounterV1 {
     limit: Option<u64>,
     limit_version: u32,
     overage_from: Option<u64>,
+    /// Up to here nothing was overage; since the third version that is told by cuts, and this is 0.
     overage_floor: u64,
     early: Vec<(i64, i64, u64)>,
 }
@@ -129,24 +149,32 @@ pub fn encode_snapshot(state: &MeterState) -> Vec<u8> {
             .collect(),
     };
     let recent = state.recent.iter().map(recent_to_wire).collect();
-    encode(SNAPSHOT_VERSIONS[1], &SnapshotV2 { first, recent })
+    let cuts = state.counters.iter().map(|counter| counter.cuts.iter().map(cut_to_wire).collect());
+    let third = SnapshotV3 {
+        second: SnapshotV2 { first, recent },
+        plan: state.plan.uuid().as_u128(),
+        cuts: cuts.collect(),
+    };
+    encode(SNAPSHOT_VERSIONS[2], &third)
 }
 
 /// A subscription's state from bytes.
 pub fn decode_snapshot(bytes: &[u8]) -> Result<MeterState, CodecError> {
-    let [first, second] = SNAPSHOT_VERSIONS;
-    let SnapshotV2 { first: wire, recent } = if bytes.first() == Some(&first) {
-        SnapshotV2 { first: decode("snapshot", first, bytes)?, recent: Vec::new() }
-    } else {
-        decode("snapshot", second, bytes)?
-    };
+    let SnapshotV3 { second: SnapshotV2 { first: wire, recent }, plan, cuts } = any_version(bytes)?;
     let damaged = || CodecError::Damaged { what: "snapshot", source: None };
     let recent: Option<Vec<Remembered>> = recent.iter().map(recent_from_wire).collect();
+    let (at, version) = (wire.at, wire.plan_version);
+    if cuts.len() != wire.counters.len() {
+        return Err(damaged());
+    }
+    let counters = wire.counters.into_iter().zip(cuts);
+    let counters = counters.map(|(counter, cuts)| counter_from_wire(counter, cuts, at, version));
     Ok(MeterState {
+        plan: PlanId::from_uuid(Uuid::from_u128(plan)),
         plan_version: wire.plan_version,
         last_seq: Seq(wire.last_seq),
         at: Micros::from_micros(wire.at),
-        counters: wire.counters.into_iter().map(counter_from_wire).collect(),
+        counters: counters.collect(),
         rates: wire.rates.into_iter().map(|(name, rate)| (name, rate_from_wire(&rate))).collect(),
         named: wire
             .named
@@ -159,6 +187,44 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<MeterState, CodecError> {
             .collect(),
         recent: recent.ok_or_else(damaged)?,
     })
+}
+
+/// A snapshot of any version in the newest one's layout.
+fn any_version(bytes: &[u8]) -> Result<SnapshotV3, CodecError> {
+    let [first, second, third] = SNAPSHOT_VERSIONS;
+    let second = match bytes.first() {
+        Some(&version) if version == first => {
+            SnapshotV2 { first: decode("snapshot", first, bytes)?, recent: Vec::new() }
+        }
+        Some(&version) if version == second => decode("snapshot", second, bytes)?,
+        _ => return decode("snapshot", third, bytes),
+    };
+    let cuts = second.first.counters.iter().map(|_| Vec::new()).collect();
+    Ok(SnapshotV3 { second, plan: 0, cuts })
+}
+
+fn cut_to_wire(cut: &Cut) -> CutV3 {
+    CutV3 {
+        until: cut.until.get(),
+        plan: cut.by.plan.uuid().as_u128(),
+        version: cut.by.version,
+        quota: cut.by.quota.to_string(),
+        overage_from: cut.by.overage_from.map(Units::get),
+        used_at_end: cut.used_at_end.get(),
+    }
+}
+
+fn cut_from_wire(wire: CutV3) -> Cut {
+    Cut {
+        until: Micros::from_micros(wire.until),
+        by: PricedBy {
+            plan: PlanId::from_uuid(Uuid::from_u128(wire.plan)),
+            version: wire.version,
+            quota: wire.quota.into(),
+            overage_from: wire.overage_from.map(Units::clamped),
+        },
+        used_at_end: Units::clamped(wire.used_at_end),
+    }
 }
 
 fn recent_to_wire(entry: &Remembered) -> RecentV2 {
@@ -204,12 +270,21 @@ fn counter_to_wire(state: &CounterState) -> CounterV1 {
         limit: state.limit,
         limit_version: state.limit_version,
         overage_from: state.overage_from,
-        overage_floor: state.overage_floor,
+        overage_floor: 0,
         early: state.early.iter().map(|e| (e.start.get(), e.end.get(), e.units)).collect(),
     }
 }
 
-fn counter_from_wire(wire: CounterV1) -> CounterState {
+/// `at` and `version` are the snapshot's: what an older one calls a floor was used freely before then.
+fn counter_from_wire(wire: CounterV1, cuts: Vec<CutV3>, at: i64, version: u32) -> CounterState {
+    let mut cuts: Vec<Cut> = cuts.into_iter().map(cut_from_wire).collect();
+    if wire.overage_floor > 0 {
+        let free = Units::clamped(wire.overage_floor);
+        let plan = PlanId::from_uuid(Uuid::nil());
+        let quota = wire.quota.as_str().into();
+        let by = PricedBy { plan, version, quota, overage_from: Some(free) };
+        cuts.insert(0, Cut { until: Micros::from_micros(at), by, used_at_end: free });
+    }
     let hold = |(expires_at, units)| Hold {
         expires_at: Micros::from_micros(expires_at),
         units: Units::clamped(units),
@@ -232,7 +307,7 @@ fn counter_from_wire(wire: CounterV1) -> CounterState {
         limit: wire.limit,
         limit_version: wire.limit_version,
         overage_from: wire.overage_from,
-        overage_floor: wire.overage_floor,
+        cuts,
         early: wire.early.into_iter().map(early).collect(),
     }
 }
@@ -334,6 +409,7 @@ mod tests {
 
     fn state() -> MeterState {
         MeterState {
+            plan: PlanId::from_uuid(Uuid::nil()),
             plan_version: 3,
             last_seq: Seq(300),
             at: Micros::from_seconds(1_700_000_000),
@@ -350,7 +426,7 @@ mod tests {
                 limit: Some(10_000),
                 limit_version: 2,
                 overage_from: Some(10_000),
-                overage_floor: 7,
+                cuts: vec![cut_of_floor()],
                 early: vec![OtherPeriod {
                     start: Micros::from_seconds(10),
                     end: Micros::from_seconds(20),
@@ -371,6 +447,32 @@ mod tests {
         }
     }
 
+    /// What a floor of the first versions is read as.
+    fn cut_of_floor() -> Cut {
+        let by = PricedBy {
+            plan: PlanId::from_uuid(Uuid::nil()),
+            version: 3,
+            quota: "requests".into(),
+            overage_from: Units::new(7),
+        };
+        Cut { until: Micros::from_seconds(1_700_000_000), by, used_at_end: Units::clamped(7) }
+    }
+
+    /// As the third version writes it.
+    fn state_with_cuts() -> MeterState {
+        let by = PricedBy {
+            plan: PlanId::from_uuid(Uuid::from_u128(6)),
+            version: 2,
+            quota: "calls".into(),
+            overage_from: Units::new(100),
+        };
+        let until = Micros::from_seconds(1_699_000_000);
+        let mut state = state_with_recent();
+        state.plan = PlanId::from_uuid(Uuid::from_u128(9));
+        state.counters[0].cuts = vec![Cut { until, by, used_at_end: Units::clamped(150) }];
+        state
+    }
+
     fn state_with_recent() -> MeterState {
         let verdict = Verdict {
             allowed: false,
@@ -389,10 +491,16 @@ mod tests {
     fn the_golden_snapshot_never_changes() {
         let first = bytes_of(GOLDEN_SNAPSHOT);
         assert_eq!(decode_snapshot(&first).ok(), Some(state()), "as the first version wrote it");
-        let bytes = encode_snapshot(&state_with_recent());
-        assert_eq!(decode_snapshot(&bytes).ok(), Some(state_with_recent()));
         let rest = GOLDEN_SNAPSHOT.strip_prefix("01").expect("a version");
-        assert_eq!(hex(&bytes), format!("02{rest}{GOLDEN_RECENT}"));
+        let second = bytes_of(&format!("02{rest}{GOLDEN_RECENT}"));
+        let read = decode_snapshot(&second).ok();
+        assert_eq!(read, Some(state_with_recent()), "as the second version wrote it");
+        let third = encode_snapshot(&state_with_cuts());
+        assert_eq!(decode_snapshot(&third).ok(), Some(state_with_cuts()));
+        // Its floor is told by cuts.
+        let counters = rest.replacen("01fb102707", "01fb102700", 1);
+        assert_eq!(hex(&third), format!("03{counters}{GOLDEN_RECENT}{GOLDEN_CUTS}"));
+        let bytes = second;
         // A reason that nobody has.
         let mut odd = bytes;
         let at = odd.len() - (GOLDEN_RECENT.len() / 2 - 8);
@@ -415,7 +523,7 @@ mod tests {
 
     #[test]
     fn bytes_cut_anywhere_or_made_longer_are_refused() {
-        let bytes = encode_snapshot(&state_with_recent());
+        let bytes = encode_snapshot(&state_with_cuts());
         for length in 0..bytes.len() {
             assert!(decode_snapshot(&bytes[..length]).is_err(), "{length} bytes");
         }
@@ -423,8 +531,8 @@ mod tests {
         longer.push(0);
         assert!(decode_snapshot(&longer).is_err());
         let mut newer = bytes;
-        newer[0] = 3;
-        assert!(matches!(decode_snapshot(&newer), Err(CodecError::Version { version: 3, .. })));
+        newer[0] = 4;
+        assert!(matches!(decode_snapshot(&newer), Err(CodecError::Version { version: 4, .. })));
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -436,6 +544,7 @@ mod tests {
         digits.map(|pair| u8::from_str_radix(pair, 16).expect("hexadecimal")).collect()
     }
 
+    const GOLDEN_CUTS: &str = "090101fd0060f28676120c0006020563616c6c73016496";
     const GOLDEN_RECENT: &str = "0105fc00b4c404000201000102fc808d5b000108";
     const GOLDEN_SNAPSHOT: &str = concat!(
         "0103fb2c01fd00803c3048140c0001087265717565737473087265717565737473fd00809ee71712",

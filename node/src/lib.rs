@@ -14,6 +14,7 @@
 
 pub mod analytics;
 pub mod app;
+pub mod billing;
 pub mod catalog;
 pub mod cli;
 pub mod clock;
@@ -27,5 +28,6 @@ pub mod metrics;
 pub mod outcome;
 pub mod ownership;
 pub mod recorder;
+pub mod retention;
 pub mod router;
 pub mod shard;

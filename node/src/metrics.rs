@@ -9,7 +9,7 @@ mod peers;
 use std::error::Error;
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use weir_core::meter::{Decision, Mode, Reason};
 
@@ -55,6 +55,12 @@ pub struct Metrics {
     passivations: Counter,
     restarts: Counter,
     auth_failures: Counter,
+    job_runs: Counter,
+    job_subscriptions: Counter,
+    job_failures: Counter,
+    job_progress: Gauge,
+    charges: Counter,
+    periods_closed: Counter,
     peers: PeerMetrics,
     outbox: OutboxMetrics,
 }
@@ -109,6 +115,12 @@ impl Metrics {
             passivations: counter!("weir_passivations_total"),
             restarts: counter!("weir_actor_restarts_total"),
             auth_failures: counter!("weir_auth_failures_total"),
+            job_runs: counter!("weir_billing_runs_total"),
+            job_subscriptions: counter!("weir_billing_subscriptions_total"),
+            job_failures: counter!("weir_billing_failures_total"),
+            job_progress: gauge!("weir_billing_run_subscriptions"),
+            charges: counter!("weir_charges_total"),
+            periods_closed: counter!("weir_billing_periods_closed_total"),
             peers: PeerMetrics::register(),
             outbox: OutboxMetrics::register(),
         }
@@ -219,6 +231,27 @@ impl Metrics {
     /// An actor died and will be loaded anew.
     pub fn restarted(&self) {
         self.restarts.increment(1);
+    }
+
+    /// A billing run began.
+    pub fn billing_began(&self) {
+        self.job_runs.increment(1);
+        self.job_progress.set(0.0);
+    }
+
+    /// A billing run looked at one more subscription; `done` is how many it has looked at.
+    pub fn billed(&self, done: u64, charges: u64, closed: u64) {
+        self.job_subscriptions.increment(1);
+        // A count that a gauge shows: beyond 2^53 it would be off by one.
+        #[expect(clippy::cast_precision_loss, reason = "for people to see that it goes on")]
+        self.job_progress.set(done as f64);
+        self.charges.increment(charges);
+        self.periods_closed.increment(closed);
+    }
+
+    /// A subscription could not be billed.
+    pub fn billing_failed(&self) {
+        self.job_failures.increment(1);
     }
 
     /// A request came without a good token.

@@ -1,6 +1,7 @@
 //! The one integration test program: each module tells the stories of one subject.
 
 mod billing;
+mod charges;
 mod cli;
 mod cluster;
 mod deliveries;

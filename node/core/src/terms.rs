@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::calendar::{Schedule, Zone};
 use crate::plan::{Enforcement, Plan};
+use crate::quota::PricedBy;
 use crate::units::{Micros, Units};
 
 /// A subscription's own terms.
@@ -21,6 +22,9 @@ pub struct Terms {
     pub ends_at: Option<Micros>,
     /// Billing periods.
     pub billing: Schedule,
+    /// Since when they hold, as the rows say that they were made from: the same on every node, whenever
+    /// it hears of them. `None` = since it does.
+    pub since: Option<Micros>,
     /// The end of the billing period that they wait for, where it is known; else they wait for the
     /// end of whichever runs.
     pub waits_until: Option<Micros>,
@@ -78,7 +82,35 @@ impl Terms {
             })
             .collect();
         let billing = Schedule::new(plan.every, plan.anchor, zone.clone(), started_at);
-        Self { plan, started_at, ends_at, billing, waits_until: None, quotas }
+        Self { plan, started_at, ends_at, billing, since: None, waits_until: None, quotas }
+    }
+
+    /// The same, holding since a certain moment.
+    #[must_use]
+    pub fn holding_since(self, since: Micros) -> Self {
+        Self { since: Some(since), ..self }
+    }
+
+    /// What a unit of the quota at `index` is priced by.
+    pub fn priced_by(&self, index: usize) -> PricedBy {
+        PricedBy {
+            plan: self.plan.id,
+            version: self.plan.version,
+            quota: self.plan.quotas[index].name.clone(),
+            overage_from: self.quotas[index].overage_from,
+        }
+    }
+
+    /// Whether a unit costs the same under a quota of these terms and under one of others. The base fee
+    /// is looked at too: it is prorated by the same cuts.
+    pub fn prices_like(&self, index: usize, other: &Self, other_index: usize) -> bool {
+        let (own, others) = (&self.plan.quotas[index], &other.plan.quotas[other_index]);
+        let is_soft = |enforcement| matches!(enforcement, Enforcement::Soft { .. });
+        self.quotas[index].overage_from == other.quotas[other_index].overage_from
+            && own.overage == others.overage
+            && is_soft(own.enforcement) == is_soft(others.enforcement)
+            && self.plan.base_fee == other.plan.base_fee
+            && self.plan.currency == other.plan.currency
     }
 
     /// The same, in force from the end of a certain billing period on: whoever hears of them late

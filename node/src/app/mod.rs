@@ -30,17 +30,17 @@ use weir_store::postgres::{PostgresOptions, PostgresStore};
 use weir_store::rows::{REWOUND, SEAL};
 use weir_store::sqlite::{SqliteOptions, SqliteStore};
 
+use crate::billing::Job;
 use crate::clock::Clock;
 use crate::cluster::transport::TransportError;
 use crate::delivery::{Authorities, Delivery, Parts as DeliveryParts, SetupError};
 use crate::http::{Api, ServeLimits};
 use crate::metrics::{Metrics, chain};
 use crate::recorder::Checkpointer;
+use crate::retention::Upkeep;
 use clustered::{Clustered, Joining};
 use rooms::Rooms;
 
-/// Days of partitions made ahead: a node that cannot reach its upkeep for a week still writes.
-const PARTITION_DAYS_AHEAD: u16 = 7;
 /// How often upkeep runs.
 const MAINTAIN_EVERY: Duration = Duration::from_hours(1);
 /// How often the clock is compared and histograms are folded.
@@ -227,9 +227,16 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
         lost: rooms.lost.clone(),
     });
     let (store, clock) = (rooms.store.clone(), rooms.clock.clone());
-    tokio::spawn(maintain(store.clone(), clock.clone(), config.clone(), stop_jobs.clone()));
     let follow = rooms.follow.clone();
     tokio::spawn(crate::follow::trail::keep(follow, clock.clone(), stop_jobs.clone()));
+    tokio::spawn(maintain(api.upkeep.clone(), clock.clone(), stop_jobs.clone()));
+    let timers = [
+        (Job::Overage, config.billing.overage_every),
+        (Job::Rollover, config.billing.rollover_every),
+    ];
+    for (job, every) in timers {
+        tokio::spawn(api.billing.clone().keep_running(job, every, stop_jobs.clone()));
+    }
     tokio::spawn(tick(clock, rooms.metrics.clone(), stop_jobs.clone()));
     // From here on `Running` ends it.
     let _ = lease_ends.disarm();
@@ -350,23 +357,14 @@ fn serve_limits(config: &Config) -> ServeLimits {
     }
 }
 
-async fn maintain(
-    store: Arc<dyn Store>,
-    clock: Arc<Clock>,
-    config: Config,
-    stop: CancellationToken,
-) {
-    let (window, skew) = (span(config.ingest.accept_window), span(limits::FUTURE_SKEW));
-    let remembered = window.get().saturating_add(skew.get().saturating_mul(2));
-    let remembered = Span::from_micros(remembered);
+async fn maintain(upkeep: Upkeep, clock: Arc<Clock>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(MAINTAIN_EVERY);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        let now = clock.now();
-        match store.maintain(now, PARTITION_DAYS_AHEAD, now.minus(remembered)).await {
+        match upkeep.run(clock.now()).await {
             Ok(forgotten) => tracing::debug!(forgotten, "upkeep done"),
             Err(error) => tracing::warn!(error = %chain(&error), "upkeep failed; it runs again"),
         }

@@ -15,6 +15,7 @@ use weir_store::Store;
 
 use super::{StartError, alone, lease_ms};
 use crate::analytics::Analytics;
+use crate::billing::{Billing, BillingParts, LEASE_FOR};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::cluster::Peers;
@@ -25,6 +26,7 @@ use crate::ownership::Ownership;
 use crate::recorder::{
     Checkpointer, CheckpointerParts, Health, Recorder, RecorderLimits, SharedApply,
 };
+use crate::retention::Upkeep;
 use crate::router::{Router, RouterParts};
 use crate::shard::{ActorLimits, Deps, Shards};
 
@@ -157,6 +159,8 @@ impl Rooms {
             recorder: self.recorder.clone(),
             checkpointer: self.checkpointer.clone(),
             store: store.clone(),
+            billing: self.billing(config),
+            upkeep: Upkeep::new(store.clone(), config.ingest.accept_window),
             analytics: Analytics::start(store, ownership, clock.clone(), stop_jobs.clone()),
             clock,
             metrics: self.metrics.clone(),
@@ -165,6 +169,22 @@ impl Rooms {
             node_id: node_id.unwrap_or(HeaderValue::from_static("node")),
             limits: http_limits(config),
         }
+    }
+}
+
+impl Rooms {
+    /// Charges and periods; they need no shard, so every node may.
+    fn billing(&self, config: &Config) -> Billing {
+        let grace = i64::try_from(config.billing.grace.as_micros()).unwrap_or(i64::MAX);
+        Billing::new(BillingParts {
+            store: self.store.clone(),
+            catalog: self.follow.catalog.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            holder: self.ownership.incarnation(),
+            grace: Span::from_micros(grace),
+            lease: LEASE_FOR,
+        })
     }
 }
 

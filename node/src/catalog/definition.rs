@@ -72,7 +72,12 @@ impl Catalog {
         running: Option<u32>,
     ) -> Result<Definition, PlanLookupError> {
         let (first, later) = self.versions(row, newest_version, running).await?;
-        let (plan, waiting) = in_force(row, first, later, self.clock.now());
+        let made_at = if first.version > 1 {
+            self.issue(row.plan, first.version).await?.created_at
+        } else {
+            row.created_at
+        };
+        let (plan, since, waiting) = in_force(row, first, made_at, later, self.clock.now());
         let next = match row.next_plan {
             Some(id) => Some(terms_of(row, self.newest_plan(id).await?)),
             None => waiting.map(|waiting| terms_of(row, waiting.plan).waiting_until(waiting.until)),
@@ -81,7 +86,8 @@ impl Catalog {
             id: row.id,
             user_email: row.user_email.clone(),
             api_id: row.api_id.clone(),
-            terms: Arc::new(terms_of(row, plan)),
+            // A move to another plan or a limit of its own is a change of the row.
+            terms: Arc::new(terms_of(row, plan).holding_since(since.max(row.updated_at))),
             next: next.map(Arc::new),
             suspended: row.status == SubscriptionStatus::Suspended,
             deleted: row.status == SubscriptionStatus::Deleted,
@@ -142,26 +148,27 @@ struct Waiting {
 
 /// Plays the versions in the order they were made: each waits for the end of the billing period that
 /// ran then, and overtakes one that still waited. No snapshot is needed, so that a subscription which
-/// was never loaded moves when its neighbours do.
+/// was never loaded moves when its neighbours do. Told too is since when the version in force holds.
 fn in_force(
     row: &SubscriptionRow,
     first: Arc<Plan>,
+    made_at: Micros,
     later: Vec<Made>,
     now: Micros,
-) -> (Arc<Plan>, Option<Waiting>) {
-    let mut plan = first;
+) -> (Arc<Plan>, Micros, Option<Waiting>) {
+    let (mut plan, mut since) = (first, made_at);
     let mut waiting: Option<Waiting> = None;
     for made in later {
         if let Some(due) = waiting.take_if(|waiting| waiting.until <= made.at) {
-            plan = due.plan;
+            (plan, since) = (due.plan, due.until);
         }
         let until = terms_of(row, plan.clone()).billing.period_at(made.at).end;
         waiting = Some(Waiting { plan: made.plan, until });
     }
     if let Some(due) = waiting.take_if(|waiting| waiting.until <= now) {
-        plan = due.plan;
+        (plan, since) = (due.plan, due.until);
     }
-    (plan, waiting)
+    (plan, since, waiting)
 }
 
 fn terms_of(row: &SubscriptionRow, plan: Arc<Plan>) -> Terms {

@@ -263,8 +263,15 @@ impl Catalog {
         id: PlanId,
         version: Option<i32>,
     ) -> Result<Arc<Plan>, PlanLookupError> {
-        let found = self.noted(self.store.find_plan(id, version).await);
-        let row = found.map_err(PlanLookupError::Store)?;
+        let row =
+            self.noted(self.store.find_plan(id, version).await).map_err(PlanLookupError::Store)?;
+        let row = match (row, version) {
+            (None, Some(version)) => {
+                let retired = self.store.find_retired_plan(id, version).await;
+                retired.map_err(PlanLookupError::Store)?
+            }
+            (row, _) => row,
+        };
         let row = row.ok_or(PlanLookupError::NotFound)?;
         let version = u32::try_from(row.version).map_err(|_| PlanLookupError::NotFound)?;
         let plan = plan_document::parse(row.config.as_bytes(), id, version)

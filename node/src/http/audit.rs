@@ -56,7 +56,7 @@ pub struct AuditEntry {
     actor: String,
     /// `plan.create`, `subscription.adjust`, …
     action: String,
-    /// `plan`, `subscription`, `token` or `notification`.
+    /// `plan`, `subscription`, `token`, `notification` or `job`.
     target_kind: String,
     /// Which one.
     target_id: String,
@@ -128,29 +128,34 @@ impl From<AuditRow> for AuditEntry {
 #[derive(Clone, Debug)]
 pub struct Target {
     kind: &'static str,
-    id: Uuid,
+    id: String,
     tenant: Option<String>,
 }
 
 impl Target {
     /// A plan.
-    pub const fn plan(id: Uuid) -> Self {
-        Self { kind: "plan", id, tenant: None }
+    pub fn plan(id: Uuid) -> Self {
+        Self { kind: "plan", id: id.to_string(), tenant: None }
+    }
+
+    /// A job that was run by hand.
+    pub fn job(name: &str) -> Self {
+        Self { kind: "job", id: name.to_owned(), tenant: None }
     }
 
     /// A subscription; its keys are told as changes of it.
-    pub const fn subscription(id: Uuid, tenant: String) -> Self {
-        Self { kind: SUBSCRIPTION, id, tenant: Some(tenant) }
+    pub fn subscription(id: Uuid, tenant: String) -> Self {
+        Self { kind: SUBSCRIPTION, id: id.to_string(), tenant: Some(tenant) }
     }
 
     /// A message of a subscription.
-    pub const fn notification(id: Uuid, tenant: String) -> Self {
-        Self { kind: "notification", id, tenant: Some(tenant) }
+    pub fn notification(id: Uuid, tenant: String) -> Self {
+        Self { kind: "notification", id: id.to_string(), tenant: Some(tenant) }
     }
 
     /// A token.
-    pub const fn token(id: Uuid, tenant: Option<String>) -> Self {
-        Self { kind: "token", id, tenant }
+    pub fn token(id: Uuid, tenant: Option<String>) -> Self {
+        Self { kind: "token", id: id.to_string(), tenant }
     }
 }
 
@@ -162,7 +167,7 @@ pub fn entry(api: &Api, caller: &Principal, action: &'static str, target: Target
         actor: caller.id.clone(),
         action: action.to_owned(),
         target_kind: target.kind.to_owned(),
-        target_id: target.id.to_string(),
+        target_id: target.id,
         tenant: target.tenant,
         before: None,
         after: None,

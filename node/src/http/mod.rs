@@ -7,10 +7,12 @@
 mod audit;
 mod auth;
 mod body;
+mod charges;
 mod cluster;
 mod decision;
 mod events;
 pub mod ingest;
+mod jobs;
 mod moment;
 mod notifications;
 mod operate;
@@ -47,9 +49,11 @@ use weir_core::units::Span;
 use weir_store::Store;
 
 use crate::analytics::Analytics;
+use crate::billing::Billing;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::recorder::{Checkpointer, Health, Recorder};
+use crate::retention::Upkeep;
 use crate::router::Router;
 pub use serve::{Front, ServeLimits, serve};
 
@@ -82,6 +86,10 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     /// Sums over time.
     pub analytics: Analytics,
+    /// Charges and periods.
+    pub billing: Billing,
+    /// What is older than needed goes.
+    pub upkeep: Upkeep,
     /// Time.
     pub clock: Arc<Clock>,
     /// Figures.
@@ -146,6 +154,8 @@ fn router(api: Arc<Api>) -> AxumRouter {
         .merge(tokens::routes())
         .merge(audit::routes())
         .merge(notifications::routes())
+        .merge(charges::routes())
+        .merge(jobs::routes())
         .merge(cluster::routes())
         .merge(reads::routes())
         .layer(timeout);

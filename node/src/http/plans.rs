@@ -29,7 +29,7 @@ use super::page::{self, List};
 use super::parameters::{Ids, Parameters};
 use super::problem::{Problem, ProblemBody};
 use super::reach;
-use crate::catalog::plan_document::{Effective, PlanDocument, PlanUpdate, read, render};
+use crate::catalog::plan_document::{Effective, PlanDocument, PlanUpdate, parse, read, render};
 use crate::codec::peers::Change;
 
 const LIST: &str = "plans";
@@ -153,7 +153,8 @@ pub async fn show(
 ///
 /// Its subscriptions follow at once, or each with its next billing period when the body says
 /// `"effective":"period_end"`; one made after this version has it from its start. What was used stays
-/// used: under the quota of the same name and meter, else under another of that meter.
+/// used: under the quota of the same name and meter, else under another of that meter. The currency
+/// cannot change.
 #[utoipa::path(
     put, path = "/api/v1/plans/{id}", tag = "plans", security(("bearer" = [])),
     params(("id" = String, Path, description = "the plan's id")),
@@ -213,6 +214,12 @@ async fn try_replace(
     let version = newest.version.saturating_add(1);
     let number = u32::try_from(version).unwrap_or(u32::MAX);
     let plan = update.plan.clone().into_plan(id, number).map_err(Problem::invalid)?;
+    // Those on it have periods that began, and charges that were written, in the old one.
+    let before = parse(newest.config.as_bytes(), id, number).map_err(|error| damaged(&error))?;
+    if before.currency != plan.currency {
+        let detail = "a plan keeps its currency; make another plan";
+        return Err(Problem::invalid_field("/currency", "immutable", detail).into());
+    }
     let row = row_of(api, &plan, version, update.effective)?;
     let mut entry = audit::entry(api, caller, "plan.update", Target::plan(id.uuid()));
     entry.before = audit::state(&PlanAnswer::of(&newest)?);

@@ -14,8 +14,8 @@ use weir_core::units::{Micros, Seq, ShardId, SubscriptionId};
 use weir_store::{Error, Loaded, Store};
 
 use super::Deps;
-use crate::catalog::PlanLookupError;
 use crate::catalog::definition::Definition;
+use crate::catalog::{Catalog, PlanLookupError};
 use crate::codec::{CodecError, decode_snapshot};
 use crate::recorder::entry_of;
 
@@ -69,6 +69,8 @@ pub(super) struct Start {
     pub(super) definition: Definition,
     /// Something is not persisted yet, or an escrow was withheld.
     pub(super) unclean: bool,
+    /// Nothing is persisted yet, not even the terms that it begins under.
+    pub(super) newborn: bool,
     /// Version of the last checkpoint.
     pub(super) version: i64,
 }
@@ -143,7 +145,23 @@ async fn answer_batch(store: &dyn Store, deps: &Deps, batch: Vec<Request>) {
     }
 }
 
-async fn start_from(deps: &Deps, loaded: Loaded) -> Result<Start, LoadError> {
+/// A subscription's state machine as its owner would have it, and what it was made from.
+pub struct Restored {
+    /// Every row that was loaded is counted, and time has passed until now.
+    pub meter: Meter,
+    /// As of now.
+    pub definition: Definition,
+    /// Whether the terms that waited came into force on the way.
+    pub switched: bool,
+}
+
+/// Makes a subscription's state from what was loaded. Billing reckons by the same: what is charged is
+/// what a check would be told.
+pub async fn restore(
+    catalog: &Catalog,
+    now: Micros,
+    loaded: &Loaded,
+) -> Result<Restored, LoadError> {
     let snapshot = match &loaded.checkpoint {
         Some(row) => {
             let state = decode_snapshot(&row.snapshot)
@@ -154,12 +172,10 @@ async fn start_from(deps: &Deps, loaded: Loaded) -> Result<Start, LoadError> {
     };
     let running = snapshot.as_ref().map(|(state, _)| state.plan_version);
     let newest = u32::try_from(loaded.plan_version).unwrap_or_default();
-    let mut definition = deps
-        .catalog
+    let mut definition = catalog
         .define(&loaded.subscription, newest, running)
         .await
         .map_err(|error| LoadError::Plan(Arc::new(error)))?;
-    let now = deps.clock.now();
     let tail: Vec<Entry> = loaded.tail.iter().map(entry_of).collect();
     let (terms, next) = (definition.terms.clone(), definition.next.clone());
     let mut meter = match &snapshot {
@@ -173,11 +189,19 @@ async fn start_from(deps: &Deps, loaded: Loaded) -> Result<Start, LoadError> {
         definition.terms = meter.terms().clone();
         definition.next = None;
     }
-    let clean = snapshot.as_ref().is_some_and(|(_, clean)| *clean);
+    Ok(Restored { meter, definition, switched })
+}
+
+async fn start_from(deps: &Deps, loaded: Loaded) -> Result<Start, LoadError> {
+    let restored = restore(&deps.catalog, deps.clock.now(), &loaded).await?;
+    let Restored { meter, definition, switched } = restored;
+    let newborn = loaded.checkpoint.is_none();
+    let is_clean = loaded.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.clean);
     Ok(Start {
         meter,
         definition,
-        unclean: switched || !tail.is_empty() || (snapshot.is_some() && !clean),
+        unclean: switched || !loaded.tail.is_empty() || !is_clean,
+        newborn,
         version: loaded.checkpoint.map_or(0, |row| row.version),
     })
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use handle::SubscriptionHandle;
-pub use loader::LoadError;
+pub use loader::{LoadError, Restored, restore};
 pub use message::UsageView;
 pub use registry::{ActivateError, Shards};
 

@@ -152,13 +152,15 @@ impl Actor for SubscriptionActor {
         let born = deps.ownership.birth();
         let start = loader.load(&deps, subscription, shard).await?;
         // A hole is only closed by a checkpoint, even where there is nothing new to write.
+        let newborn = start.newborn;
         let unclean = start.unclean || deps.ownership.is_hole(subscription);
         let identity = Identity { subscription, shard, born, actor: myself };
         let door = SubscriptionHandle::new(identity, deps.clock.now(), |door| {
             Resident::new(deps.clone(), shard, start, door)
         });
         let home = Home { door, deps, residents };
-        if unclean {
+        // Of one that was never persisted the store shall know which terms its first units lie under.
+        if newborn || unclean {
             home.state()?.persist(Wants::Checkpoint);
         }
         slot.get_or_init(|| home.door.clone());

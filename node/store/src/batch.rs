@@ -51,6 +51,19 @@ pub(crate) fn periods(deltas: &[PeriodDelta]) -> Vec<PeriodDelta> {
     merged.into_values().collect()
 }
 
+/// One delta per period and terms.
+pub(crate) fn segments(deltas: &[PeriodDelta]) -> Vec<PeriodDelta> {
+    let mut merged: BTreeMap<(SubscriptionId, &str, Micros, Micros), PeriodDelta> = BTreeMap::new();
+    for delta in deltas {
+        let key = (delta.subscription, delta.quota.as_str(), delta.start, delta.until);
+        match merged.get_mut(&key) {
+            Some(sum) => sum.used_delta = sum.used_delta.saturating_add(delta.used_delta),
+            None => drop(merged.insert(key, delta.clone())),
+        }
+    }
+    merged.into_values().collect()
+}
+
 /// One switch per subscription, the last one named.
 pub(crate) fn plan_switches(
     switches: &[(SubscriptionId, PlanId)],
@@ -137,8 +150,11 @@ mod tests {
             end: Micros::from_micros(start + 10),
             used_delta,
             quota_limit: Some(used_delta),
+            until: Micros::MAX,
             plan: PlanId::from_uuid(Uuid::from_u128(2)),
             plan_version: 1,
+            priced_as: quota.to_owned(),
+            overage_from: Some(100),
         }
     }
 
@@ -150,6 +166,19 @@ mod tests {
             merged.iter().map(|d| (d.quota.as_str(), d.start.get(), d.used_delta)).collect();
         assert_eq!(sums, [("a", 0, 7), ("a", 9, 1), ("b", 0, 5)]);
         assert_eq!(merged[0].quota_limit, Some(4), "the last delta knows the limit best");
+    }
+
+    #[test]
+    fn deltas_of_one_period_add_up_by_the_terms_that_they_lie_under() {
+        let early = |used| PeriodDelta { until: Micros::from_micros(5), ..delta("a", 0, used) };
+        let deltas = [delta("a", 0, 3), early(1), delta("a", 0, 4), early(1), delta("b", 0, 9)];
+        let sums: Vec<_> = segments(&deltas)
+            .iter()
+            .map(|d| (d.quota.clone(), d.until == Micros::MAX, d.used_delta))
+            .collect();
+        let expected = [("a", false, 2), ("a", true, 7), ("b", true, 9)];
+        assert_eq!(sums, expected.map(|(quota, whole, sum)| (quota.to_owned(), whole, sum)));
+        assert_eq!(periods(&deltas).iter().map(|d| d.used_delta).collect::<Vec<_>>(), [9, 9]);
     }
 
     fn state(number: u128) -> CheckpointRow {

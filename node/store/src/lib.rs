@@ -20,6 +20,7 @@
 #[macro_use]
 mod columns;
 mod batch;
+pub mod billing;
 mod error;
 mod failure;
 mod number;
@@ -33,6 +34,9 @@ use async_trait::async_trait;
 use uuid::Uuid;
 use weir_core::units::{Epoch, Micros, PlanId, ReservationId, Seq, ShardId, SubscriptionId};
 
+use billing::{
+    BillingChange, BillingState, ChargeFilter, ChargeRow, JobLease, PeriodFilter, PeriodRow,
+};
 pub use error::Error;
 use outbox::{
     Addressed, ClaimedDelivery, DeliveryClaim, FinishedDelivery, NotificationFilter,
@@ -387,6 +391,50 @@ pub trait Store: Send + Sync + 'static {
         actions: &[&str],
         limit: u32,
     ) -> Result<Vec<AuditRow>>;
+
+    // ---- billing ----
+
+    /// A version of a plan that was deleted: what was used under it is still to be priced.
+    async fn find_retired_plan(&self, id: PlanId, version: i32) -> Result<Option<PlanRow>>;
+
+    /// Takes a job for this boot until then, if nobody else has it at `now`; `None` when somebody has.
+    /// The lease's token is greater than every earlier one's.
+    async fn take_job(
+        &self,
+        job: &str,
+        holder: Uuid,
+        now: Micros,
+        until: Micros,
+    ) -> Result<Option<JobLease>>;
+
+    /// Prolongs a job's lease; `false` when it was taken by another meanwhile.
+    async fn keep_job(&self, lease: &JobLease, until: Micros) -> Result<bool>;
+
+    /// Ids of subscriptions after this one, ascending, deleted ones too: what they used is owed.
+    async fn subscription_ids(
+        &self,
+        after: Option<SubscriptionId>,
+        limit: u32,
+    ) -> Result<Vec<SubscriptionId>>;
+
+    /// What billing starts from, in one snapshot of the database: state as [`Store::load`] gives it,
+    /// the periods that are not settled and those named by quota and start, and their parts.
+    async fn billing_states(
+        &self,
+        ids: &[(SubscriptionId, ShardId)],
+        named: &[(String, Micros)],
+    ) -> Result<Vec<BillingState>>;
+
+    /// Writes charges, what becomes of their periods, and messages, all or nothing.
+    /// [`Error::Conflict`] when the lease was taken by another (`job`), or when a period's charges are
+    /// not those that the change was computed from (`charges`).
+    async fn bill(&self, lease: &JobLease, change: &BillingChange) -> Result<()>;
+
+    /// Charges within reach, newest first.
+    async fn list_charges(&self, filter: &ChargeFilter) -> Result<Page<ChargeRow>>;
+
+    /// A subscription's periods as they are stored, latest start first, then by quota.
+    async fn list_periods(&self, filter: &PeriodFilter) -> Result<Page<PeriodRow>>;
 
     // ---- reads ----
 

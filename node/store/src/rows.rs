@@ -164,10 +164,16 @@ pub struct PeriodDelta {
     pub used_delta: i64,
     /// The limit when the period ran.
     pub quota_limit: Option<i64>,
+    /// When the terms that these units lie under went; [`Micros::MAX`] = not before the period's end.
+    pub until: Micros,
     /// The plan then.
     pub plan: PlanId,
     /// Its version.
     pub plan_version: i32,
+    /// Name of the quota in it.
+    pub priced_as: String,
+    /// Where overage starts by those terms; `None` = nowhere.
+    pub overage_from: Option<i64>,
 }
 
 /// A message on its way out (`event_queue`). Written in the transaction of the state that caused

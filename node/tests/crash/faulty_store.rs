@@ -12,6 +12,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use uuid::Uuid;
 use weir_core::units::{Epoch, Micros, PlanId, ReservationId, Seq, ShardId, SubscriptionId};
+use weir_store::billing::{
+    BillingChange, BillingState, ChargeFilter, ChargeRow, JobLease, PeriodFilter, PeriodRow,
+};
 use weir_store::outbox::{
     Addressed, ClaimedDelivery, DeliveryClaim, FinishedDelivery, NotificationFilter,
     NotificationRow, OutboxDepth, Unaddressed,
@@ -27,7 +30,7 @@ use weir_store::{
 
 /// What happens to a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub enum Fate {
     /// It commits and the caller is told.
     Told,
     /// It commits and the answer is lost.
@@ -46,6 +49,8 @@ pub struct FaultyStore {
     faults_percent: AtomicU32,
     /// How many had.
     pub faults: AtomicU32,
+    /// The one call that goes wrong, counted down, and how.
+    planned: std::sync::Mutex<Option<(u32, Fate)>>,
     /// Whose state it will not have.
     unwanted: std::sync::Mutex<Option<SubscriptionId>>,
 }
@@ -58,6 +63,7 @@ impl FaultyStore {
             fates: std::sync::Mutex::new(StdRng::seed_from_u64(seed)),
             faults_percent: AtomicU32::new(0),
             faults: AtomicU32::new(0),
+            planned: std::sync::Mutex::new(None),
             unwanted: std::sync::Mutex::new(None),
         }
     }
@@ -67,12 +73,32 @@ impl FaultyStore {
         self.faults_percent.store(percent, Ordering::Relaxed);
     }
 
+    /// The call after so many others has this fate, and no other.
+    pub fn plan_fault(&self, calls_before: u32, fate: Fate) {
+        *self.planned.lock().expect("no test panics under this lock") = Some((calls_before, fate));
+    }
+
+    /// Whether the planned fault is still to come; it is called off.
+    pub fn call_off(&self) -> bool {
+        self.planned.lock().expect("no test panics under this lock").take().is_some()
+    }
+
     /// From now on no checkpoint with the state of this one is taken.
     pub fn refuse_state_of(&self, subscription: Option<SubscriptionId>) {
         *self.unwanted.lock().expect("no test panics under this lock") = subscription;
     }
 
     fn fate(&self) -> Fate {
+        let mut planned = self.planned.lock().expect("no test panics under this lock");
+        if let Some((calls_before, fate)) = *planned {
+            *planned = calls_before.checked_sub(1).map(|left| (left, fate));
+            if planned.is_none() {
+                self.faults.fetch_add(1, Ordering::Relaxed);
+                return fate;
+            }
+            return Fate::Told;
+        }
+        drop(planned);
         let mut rng = self.fates.lock().expect("no test panics under this lock");
         if rng.random_range(0..100) >= self.faults_percent.load(Ordering::Relaxed) {
             return Fate::Told;
@@ -117,6 +143,58 @@ impl Store for FaultyStore {
             return Err(Error::Broken { operation: "checkpoint", source: "unwanted".into() });
         }
         meet!(self, "checkpoint", self.inner.checkpoint(fence, batch))
+    }
+
+    async fn find_retired_plan(&self, id: PlanId, version: i32) -> Result<Option<PlanRow>> {
+        self.inner.find_retired_plan(id, version).await
+    }
+
+    async fn take_job(
+        &self,
+        job: &str,
+        holder: Uuid,
+        now: Micros,
+        until: Micros,
+    ) -> Result<Option<JobLease>> {
+        meet!(self, "take a job", self.inner.take_job(job, holder, now, until))
+    }
+
+    async fn keep_job(&self, lease: &JobLease, until: Micros) -> Result<bool> {
+        meet!(self, "keep a job", self.inner.keep_job(lease, until))
+    }
+
+    async fn subscription_ids(
+        &self,
+        after: Option<SubscriptionId>,
+        limit: u32,
+    ) -> Result<Vec<SubscriptionId>> {
+        match self.fate() {
+            Fate::Told => self.inner.subscription_ids(after, limit).await,
+            _ => Err(refused("list subscriptions")),
+        }
+    }
+
+    async fn billing_states(
+        &self,
+        ids: &[(SubscriptionId, ShardId)],
+        named: &[(String, Micros)],
+    ) -> Result<Vec<BillingState>> {
+        match self.fate() {
+            Fate::Told => self.inner.billing_states(ids, named).await,
+            _ => Err(refused("read for billing")),
+        }
+    }
+
+    async fn bill(&self, lease: &JobLease, change: &BillingChange) -> Result<()> {
+        meet!(self, "bill", self.inner.bill(lease, change))
+    }
+
+    async fn list_charges(&self, filter: &ChargeFilter) -> Result<Page<ChargeRow>> {
+        self.inner.list_charges(filter).await
+    }
+
+    async fn list_periods(&self, filter: &PeriodFilter) -> Result<Page<PeriodRow>> {
+        self.inner.list_periods(filter).await
     }
 
     async fn members(&self) -> Result<Vec<MemberRow>> {

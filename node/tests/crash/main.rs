@@ -1,6 +1,7 @@
 //! What if the answer of a commit is lost, and what if the node dies: stories against a real embedded
 //! store behind [`faulty_store::FaultyStore`], on the wired node.
 
+mod billing;
 mod faulty_store;
 
 use std::collections::BTreeMap;

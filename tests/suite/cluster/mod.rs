@@ -4,6 +4,7 @@
 //! prints its figures. None asserts a time but the one that the design states.
 
 mod answers;
+mod billing;
 mod crashes;
 mod operators;
 mod restarts;

@@ -124,9 +124,12 @@ const ROOMS: &[(&str, &str)] = &[
     ("router", "key, subscription, shard, owner"),
     ("cluster", "peers; a frame that arrives goes down to the shard"),
     ("follow", "caches and residents after a change"),
+    (
+        "billing",
+        "charges and closed periods: jobs over the store, by the meters as shards restore them",
+    ),
     ("shard", "actors; they hand what must last to the recorder"),
     ("recorder", "group commit and checkpoints; knows actors only by its own trait"),
-    ("billing", "jobs over the store"),
     ("delivery", "messages from the outbox to webhooks and mailboxes"),
     ("retention", "archives and prunes"),
     ("analytics", "rollups by a cursor over the ledger, and reads of them"),

@@ -20,7 +20,8 @@ impl Meter {
         {
             self.next_terms = None;
         }
-        self.adopt(now, terms);
+        let since = terms.since.unwrap_or(now);
+        self.adopt(now, since, terms);
         self.billing = self.terms.billing.period_at(now);
         Outcome::done(Wants::Checkpoint)
     }
@@ -31,16 +32,17 @@ impl Meter {
             return Outcome::done(Wants::Nothing);
         }
         self.next_terms = None;
-        self.adopt(now, terms);
+        self.adopt(now, terms.waits_until.unwrap_or(now), terms);
         self.billing = self.terms.billing.period_at(now);
         self.switched = true;
         Outcome::done(Wants::Checkpoint)
     }
 
-    /// Takes over terms: counters go on as [`predecessors`] says, rate limits follow their name.
-    pub(super) fn adopt(&mut self, now: Micros, terms: Arc<Terms>) {
+    /// Takes over terms that hold since a certain moment: counters go on as [`predecessors`] says, rate
+    /// limits follow their name.
+    pub(super) fn adopt(&mut self, now: Micros, since: Micros, terms: Arc<Terms>) {
         let old = std::mem::replace(&mut self.terms, terms);
-        self.adopt_quotas(now, &old);
+        self.adopt_quotas(now, since, &old);
         let rates = std::mem::take(&mut self.rates);
         for limit in &self.terms.plan.rates {
             let before =
@@ -56,14 +58,17 @@ impl Meter {
         }
     }
 
-    fn adopt_quotas(&mut self, now: Micros, old: &Terms) {
+    fn adopt_quotas(&mut self, now: Micros, since: Micros, old: &Terms) {
         let before = std::mem::take(&mut self.counters);
         let from = predecessors(&counted(old, &before), &self.terms);
         let mut before: SmallVec<[Option<Counter>; 2]> = before.into_iter().map(Some).collect();
-        for (position, terms) in from.iter().zip(self.terms.quotas()) {
-            let counter = position.and_then(|position| before[position].take());
+        for (index, (position, terms)) in from.iter().zip(self.terms.quotas()).enumerate() {
+            let counter = position.and_then(|position| Some((position, before[position].take()?)));
             self.counters.push(match counter {
-                Some(mut counter) => {
+                Some((position, mut counter)) => {
+                    if !old.prices_like(position, &self.terms, index) {
+                        counter.cut(since, old.priced_by(position));
+                    }
                     counter.adapt(terms, now);
                     counter
                 }
@@ -72,11 +77,12 @@ impl Meter {
         }
         self.named.rearrange(&from);
         // What no quota goes on with is still owed.
-        for (quota, counter) in old.plan.quotas.iter().zip(before) {
+        for (position, (quota, counter)) in old.plan.quotas.iter().zip(before).enumerate() {
             let Some(counter) = counter else { continue };
             let limit = counter.limit;
-            for other in counter.totals() {
-                add_past(&mut self.past, &quota.name, &quota.meter, other, limit);
+            for ended in counter.totals() {
+                let by = || old.priced_by(position);
+                add_past(&mut self.past, &quota.meter, ended, limit, &quota.name, by);
             }
         }
     }

@@ -114,14 +114,21 @@ pub struct QuotaView {
     pub period_start: Micros,
     /// Its end.
     pub reset_at: Micros,
-    /// Where overage starts by the terms in force; `None` = nowhere.
+    /// Where overage starts; `None` = nowhere. After a change of terms what was over under the earlier
+    /// ones stays over, so this may be less than those in force say.
     pub overage_from: Option<Units>,
-    /// Up to here nothing is overage, wherever overage starts by the plan: it was used before the
-    /// start came down to below it.
+    /// Up to here nothing is overage, wherever it starts by the terms in force: it was used freely
+    /// before the start came down to below it.
     pub overage_floor: Units,
 }
 
 impl QuotaView {
+    /// Units beyond what is included, as rating counts them.
+    pub fn overage_units(&self) -> Units {
+        let beyond = |from: Units| self.used.saturating_sub(from.max(self.overage_floor));
+        self.overage_from.map_or(Units::ZERO, beyond)
+    }
+
     /// `max(0, limit - used - pending)`; `None` = unlimited.
     pub fn remaining(&self) -> Option<Units> {
         self.limit.map(|limit| limit.saturating_sub(self.used).saturating_sub(self.pending))

@@ -54,16 +54,18 @@ impl Meter {
             }
             let charged = if entry.charged { amount } else { Units::ZERO };
             if counter.period.contains(at) {
-                counter.settle(if settles { amount } else { Units::ZERO }, charged);
+                counter.settle(at, if settles { amount } else { Units::ZERO }, charged);
                 continue;
             }
             let period = self.terms.quotas()[index].schedule.period_at(at);
             if at >= counter.period.end {
                 counter.charge_early(period, charged);
-            } else {
+            } else if !charged.is_zero() {
                 let late =
                     OtherPeriod { start: period.start, end: period.end, units: charged.get() };
-                add_past(&mut self.past, &quota.name, &quota.meter, late, counter.limit);
+                let late = counter.cuts.part_at(at, late);
+                let (limit, now) = (counter.limit, || self.terms.priced_by(index));
+                add_past(&mut self.past, &quota.meter, late, limit, &quota.name, now);
             }
         }
     }

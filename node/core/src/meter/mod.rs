@@ -36,7 +36,7 @@ pub use recent::{RECENT_MAX, REPEAT_WINDOW, Remembered, Verdict};
 pub use state::{Checkpoint, CounterState, MeterState, NamedState};
 
 use crate::calendar::Period;
-use crate::quota::{Counter, OtherPeriod};
+use crate::quota::{Counted, Counter, OtherPeriod, PricedBy};
 use crate::rate::RateState;
 use crate::terms::Terms;
 use crate::units::{Micros, ReservationId, Seq, Units};
@@ -175,6 +175,10 @@ pub struct Past {
     pub start: Micros,
     /// Its end.
     pub end: Micros,
+    /// When the terms that these units lie under went; [`Micros::MAX`] = not before the period's end.
+    pub until: Micros,
+    /// What they are priced by.
+    pub by: PricedBy,
     /// Units to add.
     pub units: u64,
     /// The limit when it was told.
@@ -194,7 +198,7 @@ pub struct Meter {
     rates: SmallVec<[RateState; 2]>,
     named: Reservations,
     recent: Recent,
-    past: BTreeMap<(Micros, Arc<str>), Past>,
+    past: Pasts,
     notices: Vec<Notice>,
     switched: bool,
 }
@@ -286,30 +290,51 @@ impl Meter {
                 period_start: counter.period.start,
                 reset_at: counter.period.end,
                 overage_from: terms.overage_from,
-                overage_floor: counter.overage_floor,
+                overage_floor: Units::ZERO,
             });
+            if !counter.cuts.list().is_empty()
+                && let Some(view) = views.last_mut()
+            {
+                show_cuts(view, counter);
+            }
         }
         views
     }
 }
 
-/// Growth of one period is one addition, so that a flood of late events stays small (INV-6).
+/// What is free and what is over when earlier terms of the period count too.
+#[cold]
+fn show_cuts(view: &mut QuotaView, counter: &Counter) {
+    let over = counter.cuts.overage(counter.used, view.overage_from);
+    let free = counter.used.saturating_sub(over);
+    view.overage_from = match view.overage_from {
+        Some(from) => Some(from.min(free)),
+        None => (!over.is_zero()).then_some(free),
+    };
+    view.overage_floor = free;
+}
+
+/// Growth of past periods that waits for a checkpoint, by start, quota and when its terms went.
+type Pasts = BTreeMap<(Micros, Arc<str>, Micros), Past>;
+
+/// Growth of one period under the same terms is one addition, so that a flood of late events stays
+/// small (INV-6). `now` describes the terms in force.
 fn add_past(
-    all: &mut BTreeMap<(Micros, Arc<str>), Past>,
-    quota: &Arc<str>,
+    all: &mut Pasts,
     meter: &Arc<str>,
-    other: OtherPeriod,
+    counted: Counted,
     limit: Option<Units>,
+    quota: &Arc<str>,
+    now: impl FnOnce() -> PricedBy,
 ) {
-    let OtherPeriod { start, end, units } = other;
-    if units == 0 {
-        return;
-    }
-    let past = all.entry((start, quota.clone())).or_insert_with(|| Past {
+    let Counted { other: OtherPeriod { start, end, units }, until, by } = counted;
+    let past = all.entry((start, quota.clone(), until)).or_insert_with(|| Past {
         quota: quota.clone(),
         meter: meter.clone(),
         start,
         end,
+        until,
+        by: by.unwrap_or_else(now),
         units: 0,
         limit,
     });

@@ -14,7 +14,7 @@ use super::succession::{Predecessor, predecessors};
 use super::{Command, Entry, EntryKind, Meter, add_past};
 use crate::calendar::Period;
 use crate::plan::ChargeOn;
-use crate::quota::{Counter, Escrow, Holds, withheld_until};
+use crate::quota::{Counted, Counter, Cuts, Escrow, Holds, PricedBy, withheld_until};
 use crate::rate::RateState;
 use crate::terms::Terms;
 use crate::thresholds::Fired;
@@ -77,18 +77,21 @@ impl Meter {
         for (position, old) in state.counters.iter().enumerate() {
             let counter = counter_from(old, clean, withheld);
             let limit = counter.limit;
-            let ended: SmallVec<[_; 1]> = match from.iter().position(|&p| p == Some(position)) {
+            let by = priced_by(state, old, &terms);
+            let ended: Vec<Counted> = match from.iter().position(|&p| p == Some(position)) {
                 Some(index) => {
+                    let mut counter = counter;
+                    if by != terms.priced_by(index) {
+                        counter.cut(terms.since.unwrap_or(state.at), by.clone());
+                    }
                     self.counters[index] = counter;
-                    let ended =
-                        self.counters[index].resume(&terms.quotas()[index], self.last_now, now);
-                    ended.into_iter().collect()
+                    self.counters[index].resume(&terms.quotas()[index], self.last_now, now)
                 }
                 None => counter.totals().collect(),
             };
             let (name, meter) = (Arc::from(&*old.quota), Arc::from(&*old.meter));
-            for other in ended {
-                add_past(&mut self.past, &name, &meter, other, limit);
+            for ended in ended {
+                add_past(&mut self.past, &meter, ended, limit, &name, || by.clone());
             }
         }
         for (index, limit) in terms.plan.rates.iter().enumerate() {
@@ -112,6 +115,16 @@ impl Meter {
             }
             self.named.open(Named { id: old.id, expires_at: old.expires_at, amounts });
         }
+    }
+}
+
+/// What the units of a snapshot's counter are priced by.
+fn priced_by(state: &MeterState, old: &CounterState, terms: &Terms) -> PricedBy {
+    PricedBy {
+        plan: if state.plan.uuid().is_nil() { terms.plan.id } else { state.plan },
+        version: state.plan_version,
+        quota: Arc::from(&*old.quota),
+        overage_from: old.overage_from.map(Units::clamped),
     }
 }
 
@@ -144,7 +157,7 @@ fn counter_from(old: &CounterState, clean: bool, withheld: Withheld) -> Counter 
         limit: old.limit.map(Units::clamped),
         limit_version: old.limit_version,
         overage_from: old.overage_from.map(Units::clamped),
-        overage_floor: Units::clamped(old.overage_floor),
+        cuts: Cuts::from_list(old.cuts.clone()),
         early: old.early.clone(),
     };
     if old.escrow_next > 0 {

@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use super::recent::Remembered;
 use super::{Entry, Meter, Notice, Past};
-use crate::quota::{BlockSize, Hold, OtherPeriod};
+use crate::quota::{BlockSize, Cut, Hold, OtherPeriod};
 use crate::rate::RateParts;
 use crate::terms::Terms;
-use crate::units::{Micros, ReservationId, Seq, Units};
+use crate::units::{Micros, PlanId, ReservationId, Seq, Units};
 
 /// A quota's counter, by name so that it survives a change of plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,8 +45,8 @@ pub struct CounterState {
     pub limit_version: u32,
     /// Where overage starts.
     pub overage_from: Option<u64>,
-    /// Up to here nothing is overage even so.
-    pub overage_floor: u64,
+    /// Earlier terms, and what was counted under them.
+    pub cuts: Vec<Cut>,
     /// Charged for periods to come.
     pub early: Vec<OtherPeriod>,
 }
@@ -65,7 +65,9 @@ pub struct NamedState {
 /// Everything a successor needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeterState {
-    /// Version of the plan it ran under.
+    /// The plan it ran under; nil where that was not persisted.
+    pub plan: PlanId,
+    /// Its version.
     pub plan_version: u32,
     /// Last ledger row counted.
     pub last_seq: Seq,
@@ -107,6 +109,7 @@ impl Meter {
         let counters = counters.collect();
         let rates = self.terms.plan.rates.iter().zip(&self.rates);
         let state = MeterState {
+            plan: self.terms.plan.id,
             plan_version: self.terms.plan.version,
             last_seq: self.last_seq,
             at: now,
@@ -149,7 +152,7 @@ impl Meter {
             limit: counter.limit.map(Units::get),
             limit_version: counter.limit_version,
             overage_from: counter.overage_from.map(Units::get),
-            overage_floor: counter.overage_floor.get(),
+            cuts: counter.cuts.list().to_vec(),
             early: counter.early.clone(),
         }
     }

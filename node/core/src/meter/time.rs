@@ -35,7 +35,7 @@ impl Meter {
         }
         if billed {
             if let Some(next) = self.next_terms.take_if(|next| !next.wait_on(now)) {
-                self.adopt(now, next);
+                self.adopt(now, self.billing.end, next);
                 self.switched = true;
             }
             self.billing = self.terms.billing.period_at(now);
@@ -49,8 +49,9 @@ impl Meter {
                 continue;
             }
             let (quota, limit) = (&self.terms.plan.quotas[index], counter.limit);
-            for other in counter.roll(&self.terms.quotas()[index].schedule, now) {
-                add_past(&mut self.past, &quota.name, &quota.meter, other, limit);
+            for ended in counter.roll(&self.terms.quotas()[index].schedule, now) {
+                let by = || self.terms.priced_by(index);
+                add_past(&mut self.past, &quota.meter, ended, limit, &quota.name, by);
             }
             self.named.period_over(index);
         }

@@ -8,10 +8,12 @@
 //! adjustment or a reset (INV-5), constant memory whatever the limit (INV-6). Callers: [`crate::meter`]
 //! only, which looks at every quota before it charges any.
 
+mod cuts;
 mod escrow;
 mod holds;
 mod periods;
 
+pub use cuts::{CUTS_MAX, Counted, Cut, Cuts, PricedBy};
 pub use escrow::{BlockSize, Escrow};
 pub use holds::{HOLDS_MAX, Hold, Holds};
 pub use periods::{ZOMBIE_PART_OF_TTL, withheld_until};
@@ -55,9 +57,8 @@ pub struct Counter {
     pub limit_version: u32,
     /// Where overage starts.
     pub overage_from: Option<Units>,
-    /// Up to here nothing is overage, wherever overage starts now: it was used before the start
-    /// came down to below it.
-    pub overage_floor: Units,
+    /// Earlier terms of the period, and what was counted under them.
+    pub cuts: Cuts,
     /// Charged already for periods to come (events may lie a little ahead of the clock).
     pub early: Vec<OtherPeriod>,
 }
@@ -86,7 +87,7 @@ impl Counter {
             limit: terms.limit,
             limit_version: 1,
             overage_from: terms.overage_from,
-            overage_floor: Units::ZERO,
+            cuts: Cuts::default(),
             early: Vec::new(),
         }
     }
@@ -156,9 +157,10 @@ impl Counter {
         terms.cap.is_some_and(|cap| self.escrow.is_low(self.taken(), cap))
     }
 
-    /// Counts an event in the running period and releases what its check held.
-    pub fn settle(&mut self, held: Units, charged: Units) {
+    /// Counts an event of the running period and releases what its check held.
+    pub fn settle(&mut self, at: Micros, held: Units, charged: Units) {
         let before = self.used;
+        self.cuts.count(at, charged);
         self.holds.release(held);
         self.used = self.used.saturating_add(charged);
         holds!(
@@ -185,13 +187,13 @@ impl Counter {
         } else {
             self.used.saturating_add(magnitude)
         };
-        self.overage_floor = self.overage_floor.min(self.used);
+        self.cuts.hold_at(self.used);
     }
 
     /// Starts counting anew; what is held stays held.
     pub fn reset(&mut self) {
         self.used = Units::ZERO;
-        self.overage_floor = Units::ZERO;
+        self.cuts.hold_at(Units::ZERO);
     }
 }
 

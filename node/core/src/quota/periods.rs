@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::escrow::Inherited;
-use super::{Counter, Holds, OtherPeriod};
+use super::{Counted, Counter, Holds, OtherPeriod, PricedBy};
 use crate::calendar::{Period, Schedule};
 use crate::terms::QuotaTerms;
 use crate::thresholds::Fired;
@@ -39,7 +39,7 @@ impl Counter {
 
     /// Enters the period that `now` lies in. Returns the totals of periods that ended: the old one,
     /// and any in between that events had reached ahead of the clock.
-    pub fn roll(&mut self, schedule: &Schedule, now: Micros) -> Vec<OtherPeriod> {
+    pub fn roll(&mut self, schedule: &Schedule, now: Micros) -> Vec<Counted> {
         let mut ended = Vec::new();
         if now < self.period.end {
             return ended;
@@ -47,11 +47,11 @@ impl Counter {
         let next = schedule.period_at(now);
         let ended_at = self.period.end;
         let follows = next.start == ended_at;
-        ended.extend(self.total());
+        ended.extend(self.end(now));
         self.used = Units::ZERO;
         for entry in std::mem::take(&mut self.early) {
             match entry.start.cmp(&next.start) {
-                Ordering::Less => ended.push(entry),
+                Ordering::Less => ended.push(entry.into()),
                 Ordering::Equal => self.used = Units::clamped(entry.units),
                 Ordering::Greater => self.early.push(entry),
             }
@@ -60,7 +60,6 @@ impl Counter {
         self.holds = Holds::default();
         self.named = Units::ZERO;
         self.fired = Fired::default();
-        self.overage_floor = Units::ZERO;
         // Whoever was there before us entered this period too, if it still went on at its start.
         let inherited = self.escrow.inherited().filter(|i| follows && ended_at < i.until);
         self.escrow.roll(follows);
@@ -72,16 +71,23 @@ impl Counter {
         ended
     }
 
-    /// What the running period counted; `None` when that is nothing.
-    fn total(&self) -> Option<OtherPeriod> {
+    /// What the running period counted, by terms; nothing when that is nothing.
+    fn end(&mut self, now: Micros) -> Vec<Counted> {
         let Period { start, end, .. } = self.period;
-        let units = self.used.get();
-        (units > 0).then_some(OtherPeriod { start, end, units })
+        self.cuts.end(OtherPeriod { start, end, units: self.used.get() }, now)
     }
 
     /// Everything counted, for a quota that is no longer in the plan.
-    pub fn totals(self) -> impl Iterator<Item = OtherPeriod> {
-        self.total().into_iter().chain(self.early)
+    pub fn totals(mut self) -> impl Iterator<Item = Counted> {
+        let ended = self.end(Micros::MAX);
+        ended.into_iter().chain(self.early.into_iter().map(Counted::from))
+    }
+
+    /// The terms in force, described by `by`, go at `until`. What was counted ahead of the clock for a
+    /// period that begins with the new terms is theirs.
+    pub fn cut(&mut self, until: Micros, by: PricedBy) {
+        let used = if until <= self.period.start { Units::ZERO } else { self.used };
+        self.cuts.add(until, by, used);
     }
 
     /// Takes over new terms. `used` stays. A period that starts elsewhere than the old one is
@@ -117,26 +123,21 @@ impl Counter {
             self.limit_version = self.limit_version.saturating_add(1);
             self.fired = Fired::default();
         }
-        if terms.overage_from != self.overage_from {
-            let free = self.overage_from.map_or(self.used, |from| from.min(self.used));
-            self.overage_floor = self.overage_floor.max(free);
-            self.overage_from = terms.overage_from;
-        }
+        self.overage_from = terms.overage_from;
     }
 
     /// Takes over terms that are not those it was persisted under. Returns what was counted in a
     /// period that ended by `now`. Unlike a resident's, its bounds go on as they were: they tell what
     /// its last owner may have let through.
-    pub fn resume(&mut self, terms: &QuotaTerms, at: Micros, now: Micros) -> Option<OtherPeriod> {
-        let mut ended = None;
+    pub fn resume(&mut self, terms: &QuotaTerms, at: Micros, now: Micros) -> Vec<Counted> {
+        let mut ended = Vec::new();
         let period = terms.schedule.period_at(self.period.start);
         if (period.start, period.end) == (self.period.start, self.period.end) {
             self.period = period;
         } else {
             if self.period.end <= now {
-                ended = self.total();
+                ended = self.end(now);
                 self.used = Units::ZERO;
-                self.overage_floor = Units::ZERO;
             }
             self.enter(terms, terms.schedule.period_at(at));
         }

@@ -44,6 +44,11 @@ impl Bill {
     }
 }
 
+/// The base fee of a whole billing period.
+pub fn fee_of(plan: &Plan) -> Amount {
+    Exact::of(plan.base_fee).rounded(Currency::of(&plan.currency))
+}
+
 /// What a whole billing period on `plan` would cost. `used` says how much of a meter is used; every
 /// quota on that meter is priced as if it were one period of it.
 pub fn preview(plan: &Plan, used: impl Fn(&str) -> Units) -> Bill {
@@ -60,5 +65,5 @@ pub fn preview(plan: &Plan, used: impl Fn(&str) -> Units) -> Bill {
             rated: rate(currency, &[segment]),
         }
     });
-    Bill { base_fee: Exact::of(plan.base_fee).rounded(currency), quotas: quotas.collect() }
+    Bill { base_fee: fee_of(plan), quotas: quotas.collect() }
 }

@@ -30,10 +30,11 @@ mod overage;
 mod proration;
 mod stage;
 
-pub use bill::{Bill, QuotaBill, preview};
+pub use bill::{Bill, QuotaBill, fee_of, preview};
 pub use charge::{Booked, Charge, Charged, Correction, correction};
 pub use model::{Line, LinePrice};
 pub use money::{Amount, Currency};
+pub(crate) use overage::overage_units_of;
 pub use overage::{Rated, Segment, rate};
 pub use proration::{FeeSpan, prorate};
 pub use stage::Stage;

@@ -50,7 +50,8 @@ pub struct Rated {
 ///
 /// A counter that came down (an adjustment, a reset) takes back the latest units first.
 pub fn rate(currency: Currency, segments: &[Segment<'_>]) -> Rated {
-    let overage = overage_of(segments);
+    let ends: Vec<_> = segments.iter().map(|s| (s.overage_from, s.used_at_end)).collect();
+    let overage = overage_units_of(&ends);
     let total: u64 = overage.iter().sum();
     let mut rated = Rated { overage_units: Units::clamped(total), ..Rated::default() };
     let is_volume = |segment: &Segment<'_>| {
@@ -90,9 +91,10 @@ pub fn rate(currency: Currency, segments: &[Segment<'_>]) -> Rated {
     rated
 }
 
-/// Overage units of each segment.
-fn overage_of(segments: &[Segment<'_>]) -> Vec<u64> {
-    let mut ends: Vec<u64> = segments.iter().map(|segment| segment.used_at_end.get()).collect();
+/// Overage units of each segment, given where overage starts in it and where it ends: what is free is
+/// used up first. Live figures and rating count by this one rule.
+pub(crate) fn overage_units_of(segments: &[(Option<Units>, Units)]) -> Vec<u64> {
+    let mut ends: Vec<u64> = segments.iter().map(|(_, used_at_end)| used_at_end.get()).collect();
     let mut lowest = u64::MAX;
     for end in ends.iter_mut().rev() {
         lowest = lowest.min(*end);
@@ -100,9 +102,9 @@ fn overage_of(segments: &[Segment<'_>]) -> Vec<u64> {
     }
     let (mut begins, mut free) = (0, 0);
     let mut overage = Vec::with_capacity(segments.len());
-    for (segment, end) in segments.iter().zip(ends) {
+    for ((overage_from, _), end) in segments.iter().zip(ends) {
         let units = end - begins;
-        let room = segment.overage_from.map_or(u64::MAX, |from| from.get().saturating_sub(free));
+        let room = overage_from.map_or(u64::MAX, |from| from.get().saturating_sub(free));
         let freed = units.min(room);
         free += freed;
         begins = end;

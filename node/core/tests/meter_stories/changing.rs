@@ -7,7 +7,7 @@ use weir_core::meter::Command;
 use weir_core::plan::{Plan, Quota};
 use weir_core::price::{Model, Overage};
 use weir_core::rate::Algorithm;
-use weir_core::units::{PlanId, Units};
+use weir_core::units::PlanId;
 
 use crate::world::{
     DAY, HOUR, Story, after, entry, plan, quota, rate, requests, soft, terms, units,
@@ -161,27 +161,32 @@ fn holds_and_reservations_follow_their_quota_to_its_new_place() {
     assert_eq!(pending(&story), [7, 0, 5]);
 }
 
-/// Each story: where overage started, used, where it starts then, and the units that are never
-/// overage (the larger of the two: where it starts, and what was used freely before).
+/// Each story: where overage started, used, where it starts then, what of it is overage before and
+/// after, and how many units are free in all (the larger of the two: where it starts, and what was used
+/// freely before).
 #[test]
-fn lowering_never_makes_overage_of_what_was_used_before() {
+fn a_limit_that_moves_makes_no_overage_of_what_was_used_and_takes_none_back() {
     let stories = [
-        (Some(100), 50, Some(10), 50),
-        (Some(100), 120, Some(10), 100),
-        (Some(100), 5, Some(10), 10),
-        (Some(10), 50, Some(100), 100),
-        (None, 50, Some(10), 50),
+        (Some(100), 50, Some(10), 0, 50),
+        (Some(100), 120, Some(10), 20, 100),
+        (Some(100), 5, Some(10), 0, 10),
+        (Some(10), 50, Some(100), 40, 100),
+        (Some(100), 150, Some(200), 50, 200),
+        (None, 50, Some(10), 0, 50),
     ];
-    for (before, used, after, never) in stories {
+    for (before, used, after, kept, never) in stories {
         let limited = |limit: Option<u64>| plan(vec![soft(None, quota("requests", limit, "P1M"))]);
         let mut story = Story::on(limited(before));
         story.event(used);
         change(&mut story, limited(after));
         let quota = story.quota(0);
-        let from = quota.limit.map_or(0, Units::get).max(quota.overage_floor.get());
-        assert_eq!(from, never, "{before:?} {used} {after:?}");
+        assert_eq!(quota.overage_units().get(), kept, "{before:?} {used} {after:?}");
+        story.event(40);
+        let freed: u64 = story.quota(0).used.get() - 40 - kept;
+        let expected = kept + 40_u64.saturating_sub(u64::saturating_sub(never, freed));
+        assert_eq!(story.quota(0).overage_units().get(), expected, "{before:?} {used} {after:?}");
         story.until(crate::world::after(7 * DAY));
-        assert_eq!(story.quota(0).overage_floor, units(0), "a new period starts afresh");
+        assert_eq!(story.quota(0).overage_units(), units(0), "a new period starts afresh");
     }
 }
 
@@ -195,10 +200,10 @@ fn what_the_price_includes_is_where_overage_starts() {
     let mut story = Story::on(included(100));
     story.event(80);
     change(&mut story, included(20));
-    assert_eq!(story.quota(0).overage_floor, units(80));
+    assert_eq!(story.quota(0).overage_units(), units(0));
     story.event(5);
     change(&mut story, included(10));
-    assert_eq!(story.quota(0).overage_floor, units(80), "five were overage and stay so");
+    assert_eq!(story.quota(0).overage_units(), units(5), "five were overage and stay so");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod model;
 mod notices;
 mod owners;
 mod periods;
+mod pricing;
 mod repeating;
 mod reserving;
 mod restoring;

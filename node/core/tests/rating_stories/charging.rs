@@ -30,6 +30,22 @@ impl Ledger {
     }
 }
 
+/// Where a run ends.
+#[derive(Clone, Copy, Debug)]
+enum Dies {
+    BeforeItWrites,
+    BeforeItHears,
+    Not,
+}
+
+/// When a run at the same time writes.
+#[derive(Clone, Copy, Debug)]
+enum Rival {
+    First,
+    Last,
+    None,
+}
+
 fn amount(price: &Overage, used: u64) -> Amount {
     rated(usd(), price, 100, used).amount
 }
@@ -74,25 +90,36 @@ fn two_nodes_at_once_and_a_crash_at_every_step_come_to_one_clean_run() {
     let price = per_unit("0.02");
     let days = [120, 120, 400, 401, 1_000];
     let clean = amount(&price, 1_000);
-    // A run reads, computes, writes. It may die after any of these; a second one, which read at the
-    // same time and saw more use, writes after it or before it.
-    for dies_after in 0..3 {
+    // A run reads, writes, and hears that it wrote. It may die before any of these, and what it wrote
+    // without hearing of it is written again as it was; a second one, which read at the same time and
+    // saw more use, writes before it, after it, or not at all.
+    for dies in [Dies::BeforeItWrites, Dies::BeforeItHears, Dies::Not] {
         for dies_on in 0..days.len() {
-            for rival_first in [false, true] {
+            for rival in [Rival::First, Rival::Last, Rival::None] {
                 let mut ledger = Ledger::default();
                 for (day, used) in days.into_iter().enumerate() {
-                    let (mine, rival) = (ledger.charged(), ledger.charged());
-                    let mine = mine.next(amount(&price, used));
-                    let rival = rival.next(amount(&price, used + 7));
-                    let dies = day == dies_on;
-                    let mine = mine.filter(|_| !dies || dies_after > 1);
-                    let rivals = if rival_first { [rival, mine] } else { [mine, rival] };
-                    let mut written = rivals.into_iter().flatten().filter(|c| ledger.write(*c));
-                    assert!(written.by_ref().count() <= 1, "one of two has the number");
+                    let charged = ledger.charged();
+                    let mine = charged.next(amount(&price, used));
+                    let rivals = charged.next(amount(&price, used + 7));
+                    let dies = if day == dies_on { dies } else { Dies::Not };
+                    let mine = match dies {
+                        Dies::BeforeItWrites => vec![],
+                        Dies::BeforeItHears => vec![mine, mine],
+                        Dies::Not => vec![mine],
+                    };
+                    let writes = match rival {
+                        Rival::First => [vec![rivals], mine].concat(),
+                        Rival::Last => [mine, vec![rivals]].concat(),
+                        Rival::None => mine,
+                    };
+                    let written = writes.into_iter().flatten().filter(|c| ledger.write(*c)).count();
+                    assert!(written <= 1, "one of them has the number: {dies:?} {rival:?}");
                 }
-                let last = ledger.charged().next(clean);
+                let before = ledger.charged();
+                let last = before.next(clean);
                 assert!(last.is_none_or(|charge| ledger.write(charge)));
-                assert_eq!(ledger.charged().amount, clean, "{dies_after} {dies_on} {rival_first}");
+                assert_eq!(ledger.charged().amount, clean, "{dies:?} {dies_on} {rival:?}");
+                assert!(before.amount <= clean + dollars("0.14"), "nothing was charged twice");
             }
         }
     }

@@ -1,5 +1,8 @@
 //! What holds of any price and any use, and that it is what the slow model says.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use proptest::prelude::*;
 use rust_decimal::{Decimal, RoundingStrategy};
 use weir_core::price::{Model, Overage, Tier};
@@ -174,21 +177,32 @@ proptest! {
         }
     }
 
+    /// Runs that see any use, in any order (a counter may come down), some with an old view of what is
+    /// charged: only the writes count, and their sum is what the slow model says.
     #[test]
     fn charges_at_any_moments_come_to_the_closed_amount(
         price in priced(models()), currency in currencies(), from in 0_u64..50,
-        mut seen in prop::collection::vec(0_u64..400, 1..12),
+        runs in prop::collection::vec((0_u64..400, any::<prop::sample::Index>()), 1..12),
+        closed_at in 0_u64..400,
     ) {
-        seen.sort_unstable();
-        let mut charged = Charged::default();
-        for &used in &seen {
-            let now = rated(currency, &price, from, used).amount;
-            if let Some(charge) = charged.next(now) {
-                charged = charged.with(charge);
+        let mut written: BTreeMap<u32, Amount> = BTreeMap::new();
+        let mut views = vec![Charged::default()];
+        let mut write = |view: Charged, used: u64, views: &mut Vec<Charged>| {
+            let Some(charge) = view.next(rated(currency, &price, from, used).amount) else { return };
+            if let Entry::Vacant(free) = written.entry(charge.number) {
+                free.insert(charge.amount);
+                views.push(view.with(charge));
             }
-            prop_assert_eq!(charged.amount, now);
-            prop_assert_eq!(charged.next(now), None, "twice is once");
+        };
+        for (used, view) in &runs {
+            let view = views[view.index(views.len())];
+            write(view, *used, &mut views);
         }
+        let newest = views[views.len() - 1];
+        write(newest, closed_at, &mut views);
+        let sum: i128 = written.values().map(|amount| amount.minor()).sum();
+        prop_assert_eq!(sum, slow::amount(&price, from, closed_at, currency.places()));
+        prop_assert!(written.keys().copied().eq(1..=u32::try_from(written.len()).expect("few")));
     }
 
     #[test]

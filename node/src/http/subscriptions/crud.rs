@@ -149,8 +149,8 @@ pub async fn show(
 /// Changes a subscription: what is absent stays, null clears. Decisions follow at once.
 ///
 /// A move to another plan happens `now` when that plan's base fee is not below the present one's, else
-/// at the billing period's end; `effective` says otherwise. What was used stays used: under the quota
-/// of the same name and meter, else under another of that meter.
+/// at the billing period's end; `effective` says otherwise. Both plans must have one currency. What was
+/// used stays used: under the quota of the same name and meter, else under another of that meter.
 ///
 /// `limits` may name quotas of the plan that the subscription has after the change, and of the one
 /// that it then waits for; another name is an `unknown_quota`.
@@ -225,6 +225,10 @@ async fn changed(
     let limits_given = matches!(change.limits, Field::Given(Some(_)));
     if let Some(plan) = change.apply(&mut row).map_err(Problem::invalid)? {
         let new = plan_of(api, plan).await?;
+        if new.currency != plan_of(api, before.plan).await?.currency {
+            let detail = "a subscription keeps its currency; make another subscription";
+            return Err(Problem::invalid_field("/planId", "currency_mismatch", detail));
+        }
         let effective = match effective {
             Some(effective) => effective,
             None if plan == before.plan => Effective::Now,

@@ -14,6 +14,7 @@ mod body;
 mod change;
 mod crud;
 mod keys;
+mod periods;
 mod usage;
 pub(super) mod value;
 
@@ -40,6 +41,8 @@ pub fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(adjustments::adjust))
         .routes(routes!(adjustments::reset))
         .routes(routes!(usage::usage))
+        .routes(routes!(periods::list))
+        .routes(routes!(periods::show))
 }
 
 /// A subscription within the caller's reach.

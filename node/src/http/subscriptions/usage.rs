@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use utoipa::ToSchema;
 use uuid::Uuid;
-use weir_core::meter::Decision;
+use weir_core::meter::{Decision, QuotaView};
 use weir_core::units::{SubscriptionId, Units};
 
 use super::missing;
@@ -100,11 +100,7 @@ fn snapshot(id: SubscriptionId, view: &UsageView) -> Vec<u8> {
     text
 }
 
-/// Units of the first quota beyond where its overage starts; see [`weir_core::meter::QuotaView`] for
-/// the floor.
+/// Units of the first quota beyond what is included.
 fn overage_units(decision: &Decision) -> Units {
-    let first = decision.quotas.first();
-    first.and_then(|view| Some((view, view.overage_from?))).map_or(Units::ZERO, |(view, start)| {
-        view.used.saturating_sub(start.max(view.overage_floor))
-    })
+    decision.quotas.first().map_or(Units::ZERO, QuotaView::overage_units)
 }

@@ -32,7 +32,6 @@ pub(super) fn taken(
 ) -> Taken {
     let first = meter.quotas().first().copied();
     let first_state = checkpoint.state.counters.first();
-    let terms = meter.terms();
     let row = CheckpointRow {
         subscription: definition.id,
         shard: stamp.shard,
@@ -59,8 +58,11 @@ pub(super) fn taken(
             end: past.end,
             used_delta: signed(Units::clamped(past.units)),
             quota_limit: past.limit.map(signed),
-            plan: terms.plan.id,
-            plan_version: i32::try_from(terms.plan.version).unwrap_or(i32::MAX),
+            until: past.until,
+            plan: past.by.plan,
+            plan_version: i32::try_from(past.by.version).unwrap_or(i32::MAX),
+            priced_as: past.by.quota.to_string(),
+            overage_from: past.by.overage_from.map(signed),
         })
         .collect();
     let outbox = checkpoint.notices.iter().map(|notice| warning_row(definition, notice)).collect();

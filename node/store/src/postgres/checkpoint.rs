@@ -60,6 +60,14 @@ const PERIODS: &str = "\
         quota_limit = excluded.quota_limit, plan_id = excluded.plan_id, \
         plan_version = excluded.plan_version";
 
+const SEGMENTS: &str = "\
+    INSERT INTO billing_segments AS g (subscription_id, quota, period_start, until_at, used, \
+        overage_from, plan_id, plan_version, priced_as) \
+    SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], \
+        $6::bigint[], $7::uuid[], $8::integer[], $9::text[]) \
+    ON CONFLICT (subscription_id, quota, period_start, until_at) DO UPDATE SET \
+        used = g.used + excluded.used";
+
 const OUTBOX: &str = "\
     INSERT INTO event_queue (id, subscription_id, kind, priority, idempotency_key, payload, \
         created_at, next_attempt_at) \
@@ -103,6 +111,7 @@ pub(super) async fn write(
     }
     subscriptions(connection, &batch.subscriptions).await?;
     periods(connection, &batch::periods(&batch.periods)).await?;
+    segments(connection, &batch::segments(&batch.periods)).await?;
     outbox(connection, &batch.outbox).await?;
     reservations(connection, &batch.reservations).await?;
     plan_switches(connection, &batch::plan_switches(&batch.plan_switches)).await?;
@@ -175,6 +184,25 @@ async fn periods(connection: &mut Conn, deltas: &[PeriodDelta]) -> Result<(), Fa
         .bind(deltas.iter().map(|delta| delta.quota_limit).collect::<Vec<_>>())
         .bind(deltas.iter().map(|delta| delta.plan.uuid()).collect::<Vec<_>>())
         .bind(deltas.iter().map(|delta| delta.plan_version).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn segments(connection: &mut Conn, deltas: &[PeriodDelta]) -> Result<(), Failure> {
+    if deltas.is_empty() {
+        return Ok(());
+    }
+    query(SEGMENTS)
+        .bind(deltas.iter().map(|delta| delta.subscription.uuid()).collect::<Vec<_>>())
+        .bind(deltas.iter().map(|delta| delta.quota.as_str()).collect::<Vec<_>>())
+        .bind(deltas.iter().map(|delta| delta.start.get()).collect::<Vec<_>>())
+        .bind(deltas.iter().map(|delta| delta.until.get()).collect::<Vec<_>>())
+        .bind(deltas.iter().map(|delta| delta.used_delta).collect::<Vec<_>>())
+        .bind(deltas.iter().map(|delta| delta.overage_from).collect::<Vec<_>>())
+        .bind(deltas.iter().map(|delta| delta.plan.uuid()).collect::<Vec<_>>())
+        .bind(deltas.iter().map(|delta| delta.plan_version).collect::<Vec<_>>())
+        .bind(deltas.iter().map(|delta| delta.priced_as.as_str()).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())

@@ -18,6 +18,8 @@ mod witness;
 // has no bound that says "either of these two", and a copy by hand would drift.
 #[path = "../sql/audit.rs"]
 mod audit;
+#[path = "../sql/billing.rs"]
+mod billing;
 #[path = "../sql/calls.rs"]
 mod calls;
 #[path = "../sql/connections.rs"]

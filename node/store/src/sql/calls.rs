@@ -8,8 +8,11 @@ use weir_core::units::{Epoch, Micros, PlanId, ReservationId, Seq, ShardId, Subsc
 
 use super::session::{Session, bounded};
 use super::{
-    Engine, analytics, audit, checkpoint, keys, ledger, load, membership, notifications, outbox,
-    plans, reads, reservations, subscriptions, tokens, usage,
+    Engine, analytics, audit, billing, checkpoint, keys, ledger, load, membership, notifications,
+    outbox, plans, reads, reservations, subscriptions, tokens, usage,
+};
+use crate::billing::{
+    BillingChange, BillingState, ChargeFilter, ChargeRow, JobLease, PeriodFilter, PeriodRow,
 };
 use crate::failure::Call;
 use crate::outbox::{
@@ -298,6 +301,56 @@ impl Store for Engine {
         read!(self, "list changes", |connection| {
             audit::changes_after(connection, after, actions, limit)
         })
+    }
+
+    async fn find_retired_plan(&self, id: PlanId, version: i32) -> Result<Option<PlanRow>> {
+        read!(self, "find a retired plan", |connection| {
+            plans::find_retired(connection, id, version)
+        })
+    }
+
+    async fn take_job(
+        &self,
+        job: &str,
+        holder: Uuid,
+        now: Micros,
+        until: Micros,
+    ) -> Result<Option<JobLease>> {
+        write!(self, "take a job", |connection| billing::take(connection, job, holder, now, until))
+    }
+
+    async fn keep_job(&self, lease: &JobLease, until: Micros) -> Result<bool> {
+        write!(self, "keep a job", |connection| billing::keep(connection, lease, until))
+    }
+
+    async fn subscription_ids(
+        &self,
+        after: Option<SubscriptionId>,
+        limit: u32,
+    ) -> Result<Vec<SubscriptionId>> {
+        read!(self, "list subscriptions", |connection| billing::ids(connection, after, limit))
+    }
+
+    async fn billing_states(
+        &self,
+        ids: &[(SubscriptionId, ShardId)],
+        named: &[(String, Micros)],
+    ) -> Result<Vec<BillingState>> {
+        call!(snapshot on self.readers(), self.query_timeout(), "read for billing", |connection| {
+            billing::states(connection, ids, named)
+        })
+    }
+
+    async fn bill(&self, lease: &JobLease, change: &BillingChange) -> Result<()> {
+        write!(self, "bill", |connection| billing::write(connection, lease, change))
+    }
+
+    async fn list_charges(&self, filter: &ChargeFilter) -> Result<Page<ChargeRow>> {
+        read!(self, "list charges", |connection| billing::list_charges(connection, filter))
+    }
+
+    async fn list_periods(&self, filter: &PeriodFilter) -> Result<Page<PeriodRow>> {
+        read!(self, "list periods", |connection| billing::list_periods(connection, filter))
     }
 
     async fn records(&self, filter: &RecordFilter) -> Result<Page<LedgerRow>> {

@@ -55,6 +55,21 @@ pub(super) async fn find(
     decode::maybe(row.as_ref(), decode::plan)
 }
 
+/// A version of a plan that was deleted.
+pub(super) async fn find_retired(
+    connection: &mut Conn,
+    id: PlanId,
+    version: i32,
+) -> Result<Option<PlanRow>, Failure> {
+    let statement = concat!(
+        "SELECT ",
+        plan_columns!(),
+        " FROM pricing_models_retired p WHERE p.id = $1 AND p.version = $2"
+    );
+    let row = query(statement).bind(id.uuid()).bind(version).fetch_optional(connection).await?;
+    decode::maybe(row.as_ref(), decode::plan)
+}
+
 /// Newest versions, ascending by id.
 pub(super) async fn list(
     connection: &mut Conn,
@@ -92,6 +107,12 @@ pub(super) async fn delete(
     if query_scalar::<Db, bool>(in_use).bind(id.uuid()).fetch_one(&mut *connection).await? {
         return Err(Failure::Conflict("subscriptions"));
     }
+    // Somebody may have used it earlier in a period that is not closed yet.
+    let retire = "INSERT INTO pricing_models_retired \
+                  (id, version, name, config, at_period_end, created_at) \
+                  SELECT id, version, name, config, at_period_end, created_at \
+                  FROM pricing_models WHERE id = $1";
+    query(retire).bind(id.uuid()).execute(&mut *connection).await?;
     query("DELETE FROM pricing_models WHERE id = $1")
         .bind(id.uuid())
         .execute(&mut *connection)

@@ -41,6 +41,16 @@ static PERIODS: LazyLock<Bulk> = LazyLock::new(|| {
     )
 });
 
+static SEGMENTS: LazyLock<Bulk> = LazyLock::new(|| {
+    Bulk::new(
+        "INSERT INTO billing_segments AS g (subscription_id, quota, period_start, until_at, used, \
+         overage_from, plan_id, plan_version, priced_as) VALUES",
+        9,
+        "ON CONFLICT (subscription_id, quota, period_start, until_at) DO UPDATE SET \
+         used = g.used + excluded.used",
+    )
+});
+
 static OUTBOX: LazyLock<Bulk> = LazyLock::new(|| {
     Bulk::new(
         "INSERT INTO event_queue (id, subscription_id, kind, priority, idempotency_key, payload, \
@@ -72,6 +82,7 @@ pub(super) async fn write(
     ledger::hold_fence(connection, fence).await?;
     subscriptions(connection, &batch.subscriptions).await?;
     PERIODS.run(connection, &batch::periods(&batch.periods), bind_period).await?;
+    SEGMENTS.run(connection, &batch::segments(&batch.periods), bind_segment).await?;
     OUTBOX.run(connection, &batch.outbox, bind_message).await?;
     RESERVATIONS.run(connection, &batch.reservations, bind_reservation).await?;
     plan_switches(connection, &batch::plan_switches(&batch.plan_switches)).await?;
@@ -176,6 +187,19 @@ fn bind_period<'q>(statement: Binding<'q>, delta: &'q PeriodDelta) -> Binding<'q
         .bind(delta.quota_limit)
         .bind(delta.plan.uuid())
         .bind(delta.plan_version)
+}
+
+fn bind_segment<'q>(statement: Binding<'q>, delta: &'q PeriodDelta) -> Binding<'q> {
+    statement
+        .bind(delta.subscription.uuid())
+        .bind(delta.quota.as_str())
+        .bind(delta.start.get())
+        .bind(delta.until.get())
+        .bind(delta.used_delta)
+        .bind(delta.overage_from)
+        .bind(delta.plan.uuid())
+        .bind(delta.plan_version)
+        .bind(delta.priced_as.as_str())
 }
 
 fn bind_message<'q>(statement: Binding<'q>, row: &'q OutboxRow) -> Binding<'q> {

@@ -2,7 +2,7 @@
 //! from.
 
 use uuid::Uuid;
-use weir_core::units::{Epoch, PlanId, Seq, ShardId};
+use weir_core::units::{Epoch, Micros, PlanId, Seq, ShardId};
 use weir_store::rows::{
     CheckpointBatch, CheckpointRow, OutboxRow, PeriodDelta, ReservationRow, SubscriptionStatus,
 };
@@ -45,8 +45,11 @@ fn delta(
         end: at(start + 30 * DAY),
         used_delta,
         quota_limit: None,
+        until: Micros::MAX,
         plan: PlanId::from_uuid(Uuid::now_v7()),
         plan_version: 1,
+        priced_as: "monthly".to_owned(),
+        overage_from: None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! Each story takes a fresh, empty store. `on_both_engines!` makes two tests of it. Faults of a
 //! server can only happen to one: those stories are in `faults` and `file`.
 
+mod billing;
 mod catalogue;
 mod checkpoints;
 mod deliveries;
