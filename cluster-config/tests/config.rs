@@ -419,7 +419,6 @@ fn a_setting_that_would_change_nothing_is_unknown() {
         "cluster.ping_interval = \"500ms\"",
         "cluster.suspect_after = \"2s\"",
         "cluster.cut_after = \"5s\"",
-        "billing.grace = \"1d\"",
         "webhooks.attempts_max = 5",
         "retention.usage_records = \"90d\"",
     ];

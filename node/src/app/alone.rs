@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weir_config::Config;
-use weir_core::ownership::Renewal;
 use weir_core::units::ShardId;
 use weir_store::rows::NodeRow;
 use weir_store::{ShardState, Store};
@@ -83,11 +82,8 @@ impl Lease {
     pub(super) async fn keep(self, config: Config, stop: CancellationToken) {
         let lease_ms = lease_ms(&config);
         let every = config.cluster.lease_renew;
-        let mut trust = weir_core::ownership::Lease::taken(
-            span(config.cluster.lease),
-            span(every),
-            self.clock.now(),
-        );
+        // Less a tenth for what the two clocks may drift and for the way of the answer.
+        let trusted_for = span(config.cluster.lease * 9 / 10);
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -95,11 +91,13 @@ impl Lease {
                 _ = ticks.tick() => {}
                 () = stop.cancelled() => return,
             }
-            trust.is_due(self.clock.now());
-            let renewal = match self.store.renew(self.incarnation, lease_ms).await {
+            let asked_at = self.clock.now();
+            match self.store.renew(self.incarnation, lease_ms).await {
                 Ok(true) => {
                     self.health.set_up(true);
-                    Renewal::Held
+                    if let Some(ownership) = &self.trusting {
+                        ownership.trust(Some(asked_at.plus(trusted_for)));
+                    }
                 }
                 Ok(false) => {
                     tracing::error!("this node was replaced by another");
@@ -113,12 +111,7 @@ impl Lease {
                 Err(error) => {
                     self.health.set_up(!error.is_away());
                     tracing::debug!(error = %chain(&error), "the lease was not renewed");
-                    Renewal::Away
                 }
-            };
-            trust.answered(self.clock.now(), renewal);
-            if let Some(ownership) = &self.trusting {
-                ownership.trust(trust.trusted_until());
             }
         }
     }

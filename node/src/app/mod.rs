@@ -191,6 +191,7 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
     let stop_lease = CancellationToken::new();
     let lease_ends = stop_lease.clone().drop_guard();
     let rooms = Rooms::open(store, config, peers_at.is_some(), &stop_lease).await?;
+    let since = rooms.clock.now();
 
     let listen = |source| StartError::Listen { address: config.http, source };
     let socket = bound(config.http).map_err(listen)?;
@@ -228,7 +229,7 @@ pub async fn start_on(store: Arc<dyn Store>, config: &Config) -> Result<Running,
     });
     let (store, clock) = (rooms.store.clone(), rooms.clock.clone());
     let follow = rooms.follow.clone();
-    tokio::spawn(crate::follow::trail::keep(follow, clock.clone(), stop_jobs.clone()));
+    tokio::spawn(crate::follow::trail::keep(follow, clock.clone(), since, stop_jobs.clone()));
     tokio::spawn(maintain(api.upkeep.clone(), clock.clone(), stop_jobs.clone()));
     let timers = [
         (Job::Overage, config.billing.overage_every),

@@ -11,6 +11,7 @@ pub mod principal;
 mod remembered;
 mod trouble;
 
+use std::collections::HashSet;
 use std::hash::Hash;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ const UNKNOWN_FOR: Duration = limits::NEGATIVE_KEY_CACHE_TTL;
 /// How long what is known may go without being read again: every change is heard of, at the latest from
 /// the audit log.
 const KNOWN_FOR: Duration = Duration::from_hours(24);
+/// The same of subscriptions: a plan that was to change at a period's end changes without an entry.
+const SUBSCRIPTION_KNOWN_FOR: Duration = Duration::from_mins(1);
 
 /// SHA-256 of a secret; what the store keeps of keys and tokens.
 pub type SecretHash = [u8; 32];
@@ -148,7 +151,7 @@ impl Catalog {
             generation: Generation::default(),
             keys: Remembered::new(known, KNOWN_FOR),
             unknown_keys: Remembered::new(unknown, UNKNOWN_FOR),
-            subscriptions: Remembered::new(known, KNOWN_FOR),
+            subscriptions: Remembered::new(known, SUBSCRIPTION_KNOWN_FOR),
             plans: Remembered::new(PLANS_MAX, Duration::MAX),
             issues: Remembered::new(PLANS_MAX, Duration::MAX),
             newest: Remembered::new(PLANS_MAX, KNOWN_FOR),
@@ -359,13 +362,19 @@ impl Catalog {
         self.subscriptions.forget(&id);
     }
 
-    /// Keys of a subscription were made or revoked, or it is gone; which ones is not known.
-    pub fn forget_keys_of(&self, id: SubscriptionId) {
+    /// Keys were made that may be remembered as ones that nobody has.
+    pub fn doubt_unknown_keys(&self) {
         self.generation.bump();
         self.unknown_keys.doubt(self.clock.now());
+    }
+
+    /// Keys of these subscriptions were revoked, or they are gone; which ones is not known. Looks at every
+    /// key that is remembered.
+    pub fn forget_keys_of(&self, ids: &HashSet<SubscriptionId>) {
+        self.generation.bump();
         self.keys.forget_such(|known| match known {
             KeyLookup::Good { subscription, .. } | KeyLookup::Revoked { subscription, .. } => {
-                *subscription == id
+                ids.contains(subscription)
             }
             KeyLookup::Unknown => false,
         });

@@ -17,7 +17,7 @@ use weir_core::units::{Micros, PlanId, Span, SubscriptionId};
 use weir_store::rows::AuditRow;
 use weir_store::{Error, Store};
 
-use super::Follow;
+use super::{BATCH_MAX, Follow};
 use crate::clock::Clock;
 use crate::metrics::chain;
 
@@ -42,17 +42,15 @@ const ACTIONS: &[&str] = &[
 /// How far the log was read.
 struct Trail {
     store: Arc<dyn Store>,
-    /// When it was last read whole.
-    read_at: Micros,
+    /// Everything from before that was followed, or is older than anything remembered here.
+    followed_to: Micros,
     /// Entries behind that, followed already.
     seen: HashSet<Uuid>,
 }
 
-/// Follows what is found, until `stop`.
-pub async fn keep(follow: Follow, clock: Arc<Clock>, stop: CancellationToken) {
-    // Nothing is remembered from before.
-    let mut trail =
-        Trail { store: follow.store.clone(), read_at: clock.now(), seen: HashSet::new() };
+/// Follows what is found, until `stop`. `since`: nothing is remembered from before.
+pub async fn keep(follow: Follow, clock: Arc<Clock>, since: Micros, stop: CancellationToken) {
+    let mut trail = Trail { store: follow.store.clone(), followed_to: since, seen: HashSet::new() };
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -60,37 +58,50 @@ pub async fn keep(follow: Follow, clock: Arc<Clock>, stop: CancellationToken) {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        match trail.news(clock.now()).await {
-            Ok(entries) => {
-                for entry in entries {
-                    follow.noticed(&entry).await;
-                }
-            }
-            Err(error) => tracing::debug!(error = %chain(&error), "the audit log is not read"),
+        // Ids are made by the wall clock, which the node's own may be ahead of for a while.
+        let now = clock.now().min(made_at(Uuid::now_v7()));
+        if let Err(error) = trail.catch_up(&follow, now).await {
+            // What was not followed is found again.
+            tracing::debug!(error = %chain(&error), "the audit log is not followed yet");
         }
     }
 }
 
 impl Trail {
-    /// Entries that were not seen yet, oldest first.
-    async fn news(&mut self, now: Micros) -> Result<Vec<AuditRow>, Error> {
-        let from = first_id(self.read_at.minus(LOOK_BACK));
+    async fn catch_up(&mut self, follow: &Follow, now: Micros) -> Result<(), Error> {
+        let news = self.news().await?;
+        // What costs nothing and cannot fail comes first, for all of them.
+        follow.forget_noticed(&news);
+        for entry in &news {
+            match follow.noticed(entry).await {
+                Ok(()) => {}
+                Err(error) if error.is_away() => return Err(error),
+                // Another try would end the same.
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), entry = %entry.id, "a change is not followed");
+                }
+            }
+            self.seen.insert(entry.id);
+        }
+        self.followed_to = now;
+        let kept = first_id(now.minus(LOOK_BACK));
+        self.seen.retain(|id| *id >= kept);
+        Ok(())
+    }
+
+    /// Entries that were not followed yet, oldest first.
+    async fn news(&self) -> Result<Vec<AuditRow>, Error> {
         let mut news = Vec::new();
-        let mut after = from;
+        let mut after = first_id(self.followed_to.minus(LOOK_BACK));
         loop {
             let page = self.store.changes_after(after, ACTIONS, PAGE).await?;
             let is_last = page.len() < PAGE as usize;
             after = page.last().map_or(after, |entry| entry.id);
             news.extend(page.into_iter().filter(|entry| !self.seen.contains(&entry.id)));
             if is_last {
-                break;
+                return Ok(news);
             }
         }
-        self.read_at = now;
-        let kept = first_id(now.minus(LOOK_BACK));
-        self.seen.extend(news.iter().map(|entry| entry.id));
-        self.seen.retain(|id| *id >= kept);
-        Ok(news)
     }
 }
 
@@ -100,30 +111,60 @@ fn first_id(at: Micros) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
 }
 
+/// When a UUIDv7 was made.
+fn made_at(id: Uuid) -> Micros {
+    let (seconds, nanos) =
+        id.get_timestamp().unwrap_or(uuid::Timestamp::from_unix_time(0, 0, 0, 0)).to_unix();
+    Micros::from_seconds(i64::try_from(seconds).unwrap_or(i64::MAX))
+        .plus(Span::from_micros(i64::from(nanos / 1_000)))
+}
+
 impl Follow {
-    async fn noticed(&self, entry: &AuditRow) {
-        let Ok(target) = Uuid::from_str(&entry.target_id) else { return };
-        match entry.target_kind.as_str() {
-            "plan" => self.noticed_plan(PlanId::from_uuid(target)).await,
-            "subscription" => {
-                let id = SubscriptionId::from_uuid(target);
-                if entry.action != "subscription.update" {
-                    self.catalog.forget_keys_of(id);
+    fn forget_noticed(&self, entries: &[AuditRow]) {
+        let mut keyless = HashSet::new();
+        for entry in entries {
+            let Ok(target) = Uuid::from_str(&entry.target_id) else { continue };
+            match entry.target_kind.as_str() {
+                "plan" => self.catalog.forget_plan(PlanId::from_uuid(target)),
+                "subscription" => {
+                    let id = SubscriptionId::from_uuid(target);
+                    self.catalog.forget_subscription(id);
+                    match entry.action.as_str() {
+                        "subscription.key.create" => self.catalog.doubt_unknown_keys(),
+                        "subscription.update" => {}
+                        _ => drop(keyless.insert(id)),
+                    }
                 }
-                self.catalog.forget_subscription(id);
-                self.redefine(&[id]).await;
+                "token" => self.catalog.forget_token_named(&entry.target_id),
+                _ => {}
             }
-            "token" => self.catalog.forget_token_named(&entry.target_id),
-            _ => {}
+        }
+        if !keyless.is_empty() {
+            self.catalog.forget_keys_of(&keyless);
         }
     }
 
+    /// Lets residents follow.
+    async fn noticed(&self, entry: &AuditRow) -> Result<(), Error> {
+        let Ok(target) = Uuid::from_str(&entry.target_id) else { return Ok(()) };
+        let ids = match entry.target_kind.as_str() {
+            "plan" => self.behind(PlanId::from_uuid(target)).await,
+            "subscription" => vec![SubscriptionId::from_uuid(target)],
+            _ => return Ok(()),
+        };
+        for batch in ids.chunks(BATCH_MAX) {
+            self.try_redefine(batch).await?;
+        }
+        Ok(())
+    }
+
     /// A plan may have a hundred thousand residents, nearly all of which have followed already.
-    async fn noticed_plan(&self, plan: PlanId) {
-        self.catalog.forget_plan(plan);
+    async fn behind(&self, plan: PlanId) -> Vec<SubscriptionId> {
         let newest = self.catalog.newest_plan(plan).await.map(|plan| plan.version);
-        let behind = self.shards.on_plan_behind(plan, newest.unwrap_or(u32::MAX));
-        self.redefine(&behind).await;
+        // In this order: what has stopped starting by now is found among the residents.
+        let mut ids = self.shards.starting().await;
+        ids.extend(self.shards.on_plan_behind(plan, newest.unwrap_or(u32::MAX)));
+        ids
     }
 }
 
@@ -141,5 +182,6 @@ mod tests {
         assert!(first_id(at) < made(1_764_000_000_123, 255));
         assert!(first_id(at) > made(1_764_000_000_122, 255));
         assert_eq!(first_id(Micros::from_micros(-1)), made(0, 0));
+        assert_eq!(made_at(made(1_764_000_000_123, 7)), at);
     }
 }

@@ -355,7 +355,10 @@ impl Writer {
                 Take::Asked(answer) => {
                     asked.insert(subscription.subscription(), (subscription, answer));
                 }
-                Take::Ended => {}
+                // It was written when it ended; nobody need wait for the rest of this batch.
+                Take::Ended => {
+                    self.door.locked_under_way().remove(&subscription.subscription());
+                }
                 Take::Died => self.died(&*subscription),
             }
         }

@@ -101,6 +101,11 @@ impl SubscriptionHandle {
         self.resident.lock().ok()
     }
 
+    /// Whether a step broke its state.
+    pub(super) fn is_broken(&self) -> bool {
+        self.resident.is_poisoned()
+    }
+
     /// Decides, or begins to wait for a commit. `None` when the actor is gone or going.
     pub(super) fn check(&self, now: Micros, check: &Check) -> Option<Checked> {
         // A defect costs this one subscription its state in memory, and the caller another attempt.

@@ -21,7 +21,7 @@ use super::supervisor::{ShardMessage, Supervisor, SupervisorArguments};
 use crate::catalog::definition::Definition;
 use crate::outcome::Undecided;
 use crate::ownership::Service;
-use crate::recorder::{Apply, NotApplied};
+use crate::recorder::{Apply, Dirty as _, NotApplied};
 
 /// How often a request is given to a new actor when the one it was sent to went away.
 const ATTEMPTS: usize = 3;
@@ -237,6 +237,7 @@ impl Shards {
                 if !self.stir(shard, true).await && !self.is_being_written(shard) {
                     return;
                 }
+                tokio::time::sleep(EMPTY_LOOK).await;
             }
         };
         tokio::time::timeout(patience, emptying).await.is_ok()
@@ -326,6 +327,11 @@ impl Shards {
 
     fn forget(&self, handle: &SubscriptionHandle, id: SubscriptionId) {
         let gone = handle.actor_id();
+        if handle.is_broken() {
+            // What it counted and did not write is in nobody's memory from here on. Its supervisor will say
+            // so too, perhaps after it was asked whether anybody is here.
+            self.deps.ownership.open_hole(id, handle.shard(), handle.born());
+        }
         self.residents.remove_if(&id, |_, resident| resident.actor_id() == gone);
     }
 }

@@ -28,9 +28,13 @@ async fn a_database_that_has_lost_commits_is_refused_until_an_operator_accepts_i
     })
     .await;
     tokio::time::sleep(LEASE / 2).await;
+    // One sleeps through it all.
+    let sleeper = 2;
+    cluster.nodes[sleeper].signal("STOP");
+    cluster.take_out(sleeper);
     cluster.database().restore(copy).await.expect("the copy takes its place");
     // Whatever is asked from now on, nothing is written to it.
-    for index in 0..3 {
+    for index in 0..sleeper {
         let event = event_of(&one.key, &format!("refused-{index}"));
         let request = cluster.via(index).gateway;
         let head = request.request(http::Method::POST, "/api/v1/usage/events");
@@ -39,7 +43,7 @@ async fn a_database_that_has_lost_commits_is_refused_until_an_operator_accepts_i
             assert_eq!(answer.status, 503, "{}", answer.text());
         }
     }
-    for index in 0..3 {
+    for index in 0..sleeper {
         let code = cluster.nodes[index].wait().await;
         assert_eq!(code, Some(1), "{}", cluster.nodes[index].log());
         let log = cluster.nodes[index].log();
@@ -55,9 +59,15 @@ async fn a_database_that_has_lost_commits_is_refused_until_an_operator_accepts_i
     assert!(told.contains("used as it is"), "{told}");
     let again = cluster.command(&["accept-restore"]).await.expect(0);
     assert!(again.contains("nothing to accept"), "{again}");
-    for index in 0..3 {
+    for index in 0..sleeper {
         cluster.restart(index).await;
     }
+    cluster.settled_on(&[0, 1]).await;
+    // It wakes up among those that know better, and makes nobody refuse what was accepted.
+    cluster.nodes[sleeper].signal("CONT");
+    let code = cluster.nodes[sleeper].wait().await;
+    assert_eq!(code, Some(1), "{}", cluster.nodes[sleeper].log());
+    cluster.restart(sleeper).await;
     cluster.settled().await;
     for index in 0..3 {
         cluster.via(index).await_used(&one.key, 1).await;

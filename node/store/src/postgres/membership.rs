@@ -146,14 +146,41 @@ pub(super) async fn renew(
     })?;
     let (joins, rewound, beats, before): (i64, bool, Option<i64>, Option<i64>) =
         row.unwrap_or_default();
-    let is_short = joins < expected.0 || before.is_some_and(|before| before < expected.1);
-    if rewound || is_short { Err(Failure::Rewound) } else { Ok(beats) }
+    // Of a boot that was declared dead or replaced the count says nothing any more.
+    let is_short = beats.is_some() && before.is_some_and(|before| before < expected.1);
+    if rewound || joins < expected.0 || is_short { Err(Failure::Rewound) } else { Ok(beats) }
 }
 
-/// Marks the database as one that has lost commits, or takes the mark away; whether that changed it.
-pub(super) async fn set_rewound(connection: &mut Conn, is_rewound: bool) -> Result<bool, Failure> {
-    let statement = "UPDATE cluster_meta SET rewound = $1 WHERE id = 1 AND rewound <> $1";
-    Ok(query(statement).bind(is_rewound).execute(connection).await?.rows_affected() == 1)
+/// Marks the database as one that has lost commits, if it is: it may be another by now.
+pub(super) async fn mark_rewound(
+    connection: &mut Conn,
+    incarnation: Uuid,
+    expected: (i64, i64),
+) -> Result<(), Failure> {
+    let statement = "UPDATE cluster_meta SET rewound = true WHERE id = 1 AND (joins < $2 OR EXISTS \
+             (SELECT 1 FROM nodes WHERE incarnation = $1 AND beats < $3 \
+              AND state IN ('joining', 'up', 'draining')))";
+    query(statement)
+        .bind(incarnation)
+        .bind(expected.0)
+        .bind(expected.1)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Takes the mark away, whatever boots of before know; whether it was there. They are dead, and the count of
+/// joins is above anything that one of them may have seen: one that sleeps must not mark it again.
+pub(super) async fn accept_rewound(connection: &mut Conn) -> Result<bool, Failure> {
+    let statement = "UPDATE cluster_meta SET rewound = false, joins = joins + 1000000 \
+                     WHERE id = 1 AND rewound";
+    let accepted = query(statement).execute(&mut *connection).await?.rows_affected() == 1;
+    if accepted {
+        query("UPDATE nodes SET state = 'dead' WHERE state IN ('joining', 'up', 'draining')")
+            .execute(connection)
+            .await?;
+    }
+    Ok(accepted)
 }
 
 /// Ends the lease and gives the shards up, after the writes under way on them.

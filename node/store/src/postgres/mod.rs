@@ -82,8 +82,8 @@ type Brake = ();
 const NAME: &str = "postgres";
 const BEGIN_WRITE: &str = "BEGIN";
 const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-/// Connections for the lease and for looks at who serves what.
-const HEARTBEAT_CONNECTIONS: u16 = 2;
+/// Connections for looks at who serves what.
+const LOOK_CONNECTIONS: u16 = 2;
 const LOCK_FOR_SHARE: &str = " FOR SHARE";
 const LOCK_FOR_UPDATE: &str = " FOR UPDATE";
 /// Of what another transaction holds nothing is waited for. `d` is what is to be locked.
@@ -98,8 +98,10 @@ pub struct PostgresStore {
     options: PostgresOptions,
     writers: Arc<Connections>,
     readers: Arc<Connections>,
-    /// The lease must not wait behind what it is the lease of.
-    heartbeat: Arc<Connections>,
+    /// For looks at who serves what.
+    looks: Arc<Connections>,
+    /// One, for the lease, which must not wait behind what it is the lease of, nor behind whoever looks.
+    lease: Arc<Connections>,
     witness: Witness,
     partitions: Partitions,
 }
@@ -122,7 +124,8 @@ impl PostgresStore {
         Ok(Self {
             writers: Connections::new(by_key.clone(), options.write_connections_max, wait),
             readers: Connections::new(reading, options.read_connections_max, wait),
-            heartbeat: Connections::new(by_key, HEARTBEAT_CONNECTIONS, wait),
+            looks: Connections::new(by_key.clone(), LOOK_CONNECTIONS, wait),
+            lease: Connections::new(by_key, 1, wait),
             witness,
             partitions: Partitions::default(),
             options: options.clone(),
@@ -146,14 +149,14 @@ impl PostgresStore {
         &self.readers
     }
 
-    fn heartbeat(&self) -> &Arc<Connections> {
-        &self.heartbeat
+    fn looks(&self) -> &Arc<Connections> {
+        &self.looks
     }
 
     async fn join_within(&self, node: &NodeRow, lease_ms: u32) -> Result<()> {
         let call = Call::new("join");
         let number = bounded(&call, self.options.query_timeout, async {
-            let mut session = Session::write(&self.heartbeat, &call).await?;
+            let mut session = Session::write(&self.lease, &call).await?;
             let done = membership::join(session.connection(), node, lease_ms).await;
             session.end(done).await
         })
@@ -166,14 +169,14 @@ impl PostgresStore {
         let call = Call::new("renew the lease");
         let expected = self.witness.expects(incarnation);
         let renewed = bounded(&call, self.options.query_timeout, async {
-            let mut session = Session::write(&self.heartbeat, &call).await?;
+            let mut session = Session::write(&self.lease, &call).await?;
             let done =
                 membership::renew(session.connection(), incarnation, lease_ms, expected).await;
             session.end(done).await
         })
         .await;
         if matches!(renewed, Err(Error::Rewound { .. })) {
-            self.mark_rewound().await;
+            self.mark_rewound(incarnation, expected).await;
         }
         let beats = renewed?;
         if let Some(beats) = beats {
@@ -183,13 +186,13 @@ impl PostgresStore {
     }
 
     /// Tells every node, those to come as well. On a connection of its own, since the others refuse.
-    async fn mark_rewound(&self) {
+    async fn mark_rewound(&self, incarnation: Uuid, expected: (i64, i64)) {
         let call = Call::new("mark the database");
         let marked = bounded(&call, self.options.query_timeout, async {
             let options = self.options.connect_options(true)?;
             let marking = async {
                 let mut connection = Conn::connect_with(&options).await?;
-                membership::set_rewound(&mut connection, true).await?;
+                membership::mark_rewound(&mut connection, incarnation, expected).await?;
                 connection.close().await.map_err(Failure::from)
             };
             marking.await.map_err(|failure| call.failed(failure, verdict))
@@ -201,8 +204,8 @@ impl PostgresStore {
     async fn accept_within(&self) -> Result<bool> {
         let call = Call::new("accept the database");
         bounded(&call, self.options.query_timeout, async {
-            let mut session = Session::write(&self.heartbeat, &call).await?;
-            let done = membership::set_rewound(session.connection(), false).await;
+            let mut session = Session::write(&self.lease, &call).await?;
+            let done = membership::accept_rewound(session.connection()).await;
             session.end(done).await
         })
         .await

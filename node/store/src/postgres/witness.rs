@@ -73,19 +73,25 @@ impl Witness {
             // Nothing was promised yet, or this is an operator's tool.
             return Ok(());
         }
-        let meta = query("SELECT joins, rewound FROM cluster_meta WHERE id = 1")
-            .fetch_optional(&mut *connection)
-            .await?;
-        let meta = decode::maybe(meta.as_ref(), |columns| Ok((columns.take()?, columns.take()?)))?;
-        let (found, rewound): (i64, bool) = meta.unwrap_or_default();
+        let meta =
+            query("SELECT joins, rewound, pg_is_in_recovery() FROM cluster_meta WHERE id = 1")
+                .fetch_optional(&mut *connection)
+                .await?;
+        let meta = decode::maybe(meta.as_ref(), |columns| {
+            Ok((columns.take()?, columns.take()?, columns.take()?))
+        })?;
+        let (found, rewound, is_standby): (i64, bool, bool) = meta.unwrap_or_default();
+        if is_standby {
+            // It may know a moment later what it does not show yet, and takes no writes either way.
+            return Err(Failure::NoConnection);
+        }
         if rewound || found < joins {
             return Err(Failure::Rewound);
         }
         let boots: Vec<Uuid> = beats.keys().copied().collect();
-        let rows = query("SELECT incarnation, beats FROM nodes WHERE incarnation = ANY($1)")
-            .bind(boots)
-            .fetch_all(connection)
-            .await?;
+        let statement = "SELECT incarnation, beats FROM nodes WHERE incarnation = ANY($1) \
+                         AND state IN ('joining', 'up', 'draining')";
+        let rows = query(statement).bind(boots).fetch_all(connection).await?;
         let found: Vec<(Uuid, i64)> =
             decode::all(&rows, |columns| Ok((columns.take()?, columns.take()?)))?;
         let is_short =

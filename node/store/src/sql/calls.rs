@@ -53,7 +53,7 @@ macro_rules! read {
 /// Reads that decide who serves what: no report and no burst of changes is before them.
 macro_rules! look {
     ($self:ident, $operation:literal, |$connection:ident| $work:expr) => {
-        call!(read on $self.heartbeat(), $self.query_timeout(), $operation, |$connection| $work)
+        call!(read on $self.looks(), $self.query_timeout(), $operation, |$connection| $work)
     };
 }
 

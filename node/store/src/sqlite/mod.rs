@@ -141,9 +141,8 @@ impl SqliteStore {
         &self.readers
     }
 
-    /// The one that writes.
-    fn heartbeat(&self) -> &Arc<Connections> {
-        &self.writers
+    fn looks(&self) -> &Arc<Connections> {
+        &self.readers
     }
 
     async fn join_within(&self, node: &NodeRow, lease_ms: u32) -> Result<()> {
