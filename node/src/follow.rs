@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use weir_core::terms::Terms;
-use weir_core::units::{Seq, SubscriptionId};
+use weir_core::units::{PlanId, Seq, SubscriptionId};
 use weir_store::{Error, Loaded, Store};
 
 use crate::catalog::{Catalog, PlanLookupError};
@@ -36,11 +36,6 @@ const TOLD_AT_ONCE: usize = 16;
 /// How long the answer to a change waits for its followers. More: near the request time-out. Fewer:
 /// "at once" is not yet true when the caller goes on.
 pub const WAIT_MAX: Duration = Duration::from_secs(5);
-/// How often, and how far apart, a batch is read again while the store is away: a minute in all. What
-/// is still behind then catches up when it is next loaded.
-const ATTEMPTS: usize = 60;
-const PAUSE: Duration = Duration::from_secs(1);
-
 /// What of this node follows.
 #[derive(Clone, Debug)]
 pub struct Follow {
@@ -73,33 +68,34 @@ impl Follow {
     }
 
     async fn followed(&self, change: &Change) {
-        match change {
-            Change::Plan(plan) => {
-                // In this order: what has stopped starting by now is found among the residents.
-                let mut ids = self.shards.starting().await;
-                ids.extend(self.shards.on_plan(*plan));
-                self.redefine(&ids).await;
-            }
-            Change::Subscription(id) => self.redefine(&[*id]).await,
-            Change::Key(_) | Change::Token(_) => {}
+        let ids = match change {
+            Change::Plan(plan) => self.behind(*plan).await,
+            Change::Subscription(id) => vec![*id],
+            Change::Key(_) | Change::Token(_) => return,
+        };
+        if let Err(error) = self.redefine(&ids).await {
+            // The audit log has it, and is read until it is followed.
+            tracing::warn!(error = %chain(&error), "residents do not follow a change yet");
         }
     }
 
-    async fn redefine(&self, ids: &[SubscriptionId]) {
+    /// Those that a plan's newest version has not reached: of a hundred thousand, all or nearly none.
+    async fn behind(&self, plan: PlanId) -> Vec<SubscriptionId> {
+        let newest = self.catalog.newest_plan(plan).await.map(|plan| plan.version);
+        // In this order: what has stopped starting by now is found among the residents.
+        let mut ids = self.shards.starting().await;
+        ids.extend(self.shards.on_plan_behind(plan, newest.unwrap_or(u32::MAX)));
+        ids
+    }
+
+    async fn redefine(&self, ids: &[SubscriptionId]) -> Result<(), Error> {
         for batch in ids.chunks(BATCH_MAX) {
-            for attempt in 1..=ATTEMPTS {
-                match self.try_redefine(batch).await {
-                    Ok(()) => break,
-                    Err(error) => {
-                        tracing::warn!(error = %chain(&error), attempt, "residents do not follow a change yet");
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                }
-            }
+            self.redefine_batch(batch).await?;
         }
+        Ok(())
     }
 
-    async fn try_redefine(&self, ids: &[SubscriptionId]) -> Result<(), Error> {
+    async fn redefine_batch(&self, ids: &[SubscriptionId]) -> Result<(), Error> {
         let (catalog, shards) = (&self.catalog, &self.shards);
         let running: HashMap<SubscriptionId, Arc<Terms>> = stream::iter(ids.iter().copied())
             .map(|id| async move {

@@ -24,10 +24,7 @@ pub struct Upkeep {
 impl Upkeep {
     /// For a store whose events may be as old as the accept window.
     pub fn new(store: Arc<dyn Store>, accept_window: Duration) -> Self {
-        let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
-        let skew = micros(limits::FUTURE_SKEW).saturating_mul(2);
-        let remembered = Span::from_micros(micros(accept_window).saturating_add(skew));
-        Self { store, remembered }
+        Self { store, remembered: Span::from(accept_window + 2 * limits::FUTURE_SKEW) }
     }
 
     /// Runs once; returns how many identities were forgotten.

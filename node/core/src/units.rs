@@ -139,6 +139,13 @@ impl Span {
     }
 }
 
+impl From<std::time::Duration> for Span {
+    /// One that is too long for it is as long as it can be.
+    fn from(duration: std::time::Duration) -> Self {
+        Self(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
 /// Identity of a subscription: a UUIDv7, made outside the core.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(Uuid);

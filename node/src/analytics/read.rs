@@ -120,16 +120,12 @@ fn first_possible(subscription: SubscriptionId) -> Micros {
     let Some(made) = subscription.uuid().get_timestamp() else { return Micros::EPOCH };
     let (seconds, _) = made.to_unix();
     let made = Micros::from_seconds(i64::try_from(seconds).unwrap_or(i64::MAX));
-    made.minus(span(ACCEPT_WINDOW_MAX)).max(Micros::EPOCH)
+    made.minus(Span::from(ACCEPT_WINDOW_MAX)).max(Micros::EPOCH)
 }
 
 /// Nor anything that happens after; as far again for nodes whose clocks are ahead of ours.
 fn last_possible(now: Micros) -> Micros {
-    now.plus(span(2 * FUTURE_SKEW))
-}
-
-fn span(duration: std::time::Duration) -> Span {
-    Span::from_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
+    now.plus(Span::from(2 * FUTURE_SKEW))
 }
 
 /// On a minute's boundary and after `from`.

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weir_config::Config;
-use weir_core::units::ShardId;
+use weir_core::units::{ShardId, Span};
 use weir_store::rows::NodeRow;
 use weir_store::{ShardState, Store};
 
-use super::{StartError, lease_ms, refused, span};
+use super::{StartError, lease_ms, refused};
 use crate::clock::Clock;
 use crate::metrics::chain;
 use crate::ownership::Ownership;
@@ -83,7 +83,7 @@ impl Lease {
         let lease_ms = lease_ms(&config);
         let every = config.cluster.lease_renew;
         // Less a tenth for what the two clocks may drift and for the way of the answer.
-        let trusted_for = span(config.cluster.lease * 9 / 10);
+        let trusted_for = Span::from(config.cluster.lease * 9 / 10);
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -9,11 +9,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weir_config::Config;
 use weir_core::ownership::Settings;
+use weir_core::units::Span;
 use weir_store::Store;
 use weir_store::rows::NodeRow;
 
 use super::rooms::Rooms;
-use super::{StartError, lease_ms, refused, span};
+use super::{StartError, lease_ms, refused};
 use crate::cluster::transport::{
     self, PeerTransport, TlsOptions, TransportError, TransportOptions,
 };
@@ -185,10 +186,10 @@ impl Clustered {
 fn settings(config: &Config) -> Settings {
     let every = config.cluster.lease_renew;
     Settings {
-        lease: span(config.cluster.lease),
-        renew_every: span(every),
-        look_every: span(every),
-        settle: span(2 * every),
+        lease: Span::from(config.cluster.lease),
+        renew_every: Span::from(every),
+        look_every: Span::from(every),
+        settle: Span::from(2 * every),
         moves_max: MOVES_MAX,
         propose: weir_config::placement::propose,
     }

@@ -24,7 +24,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weir_config::{Config, DatabaseUrl, limits};
-use weir_core::units::Span;
 use weir_store::Store;
 use weir_store::postgres::{PostgresOptions, PostgresStore};
 use weir_store::rows::{REWOUND, SEAL};
@@ -325,10 +324,6 @@ fn bound(address: std::net::SocketAddr) -> std::io::Result<TcpSocket> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
-}
-
-fn span(duration: Duration) -> Span {
-    Span::from_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// Reads what receivers and the mail server are trusted by.

@@ -175,14 +175,13 @@ impl Rooms {
 impl Rooms {
     /// Charges and periods; they need no shard, so every node may.
     fn billing(&self, config: &Config) -> Billing {
-        let grace = i64::try_from(config.billing.grace.as_micros()).unwrap_or(i64::MAX);
         Billing::new(BillingParts {
             store: self.store.clone(),
             catalog: self.follow.catalog.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
             holder: self.ownership.incarnation(),
-            grace: Span::from_micros(grace),
+            grace: Span::from(config.billing.grace),
             lease: LEASE_FOR,
         })
     }
@@ -224,13 +223,12 @@ fn lanes(config: &Config) -> usize {
 }
 
 fn http_limits(config: &Config) -> HttpLimits {
-    let window = i64::try_from(config.ingest.accept_window.as_micros()).unwrap_or(i64::MAX);
     HttpLimits {
         body_bytes_max: config.server.body_bytes_max,
         body_read_timeout: config.server.body_read_timeout,
         request_timeout: config.server.request_timeout,
         checks_max: config.ingest.batch_checks_max,
         events_max: config.ingest.batch_events_max,
-        accept_window: Span::from_micros(window),
+        accept_window: Span::from(config.ingest.accept_window),
     }
 }

@@ -366,8 +366,7 @@ impl Billing {
                     failed = report.failed,
                     "billing run done"
                 );
-                let micros = i64::try_from(every.as_micros()).unwrap_or(i64::MAX);
-                now.plus(Span::from_micros(micros))
+                now.plus(Span::from(every))
             }
             Err(error) => {
                 tracing::warn!(job = job.as_str(), error = %chain(&error), "billing run ended early");

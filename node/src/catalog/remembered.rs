@@ -29,8 +29,7 @@ struct Entry<V> {
 impl<K: Hash + Eq, V: Clone> Remembered<K, V> {
     /// Remembers nothing yet.
     pub(super) fn new(entries_max: usize, keep: Duration) -> Self {
-        let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
-        let (keep, doubted) = (Span::from_micros(keep), AtomicI64::new(i64::MIN));
+        let (keep, doubted) = (Span::from(keep), AtomicI64::new(i64::MIN));
         Self { entries: Cache::new(entries_max), keep, doubted }
     }
 

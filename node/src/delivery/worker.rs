@@ -77,7 +77,7 @@ impl Worker {
             concurrency: settings.concurrency,
             endpoint_concurrency: settings.endpoint_concurrency,
             poll_interval: settings.poll_interval,
-            claim_span: span(claim),
+            claim_span: Span::from(claim),
             running: JoinSet::new(),
             held: HashMap::new(),
             unwritten: Vec::new(),
@@ -234,7 +234,7 @@ impl Worker {
                 } else {
                     let random = rand::random();
                     let pause = self.backoff.pause(attempts, random, failed.retry_after);
-                    Ending::Retry(now.plus(span(pause)))
+                    Ending::Retry(now.plus(Span::from(pause)))
                 };
                 if self.wary.len() >= WARY_MAX {
                     self.wary.clear();
@@ -307,8 +307,4 @@ fn finished(
 ) -> FinishedDelivery {
     let (message, channel) = (delivery.message, delivery.channel);
     FinishedDelivery { claim, message, channel, ending, error, at }
-}
-
-fn span(duration: Duration) -> Span {
-    Span::from_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
 }

@@ -17,7 +17,7 @@ use weir_core::units::{Micros, PlanId, Span, SubscriptionId};
 use weir_store::rows::AuditRow;
 use weir_store::{Error, Store};
 
-use super::{BATCH_MAX, Follow};
+use super::Follow;
 use crate::clock::Clock;
 use crate::metrics::chain;
 
@@ -152,19 +152,7 @@ impl Follow {
             "subscription" => vec![SubscriptionId::from_uuid(target)],
             _ => return Ok(()),
         };
-        for batch in ids.chunks(BATCH_MAX) {
-            self.try_redefine(batch).await?;
-        }
-        Ok(())
-    }
-
-    /// A plan may have a hundred thousand residents, nearly all of which have followed already.
-    async fn behind(&self, plan: PlanId) -> Vec<SubscriptionId> {
-        let newest = self.catalog.newest_plan(plan).await.map(|plan| plan.version);
-        // In this order: what has stopped starting by now is found among the residents.
-        let mut ids = self.shards.starting().await;
-        ids.extend(self.shards.on_plan_behind(plan, newest.unwrap_or(u32::MAX)));
-        ids
+        self.redefine(&ids).await
     }
 }
 

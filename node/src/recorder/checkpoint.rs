@@ -355,13 +355,12 @@ impl Writer {
                 Take::Asked(answer) => {
                     asked.insert(subscription.subscription(), (subscription, answer));
                 }
-                // It was written when it ended; nobody need wait for the rest of this batch.
-                Take::Ended => {
-                    self.door.locked_under_way().remove(&subscription.subscription());
-                }
+                Take::Ended => {}
                 Take::Died => self.died(&*subscription),
             }
         }
+        // Whoever ended was written when it did: nobody need wait for this batch on its account.
+        self.door.locked_under_way().retain(|subscription| asked.contains_key(subscription));
         let mut batch = CheckpointBatch::default();
         let mut taken = Vec::with_capacity(asked.len());
         for (subscription, answer) in asked.into_values() {

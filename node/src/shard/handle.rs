@@ -171,13 +171,9 @@ impl SubscriptionHandle {
         Micros::from_micros(self.last_used.load(Ordering::Relaxed))
     }
 
-    /// Whether it is on this plan, or about to move to it. One that broke is loaded anew.
+    /// Whether it should have heard of this version of a plan. One that broke is loaded anew.
     pub(super) fn is_behind(&self, plan: PlanId, version: u32) -> bool {
         self.state().is_some_and(|resident| resident.is_behind(plan, version))
-    }
-
-    pub(super) fn uses_plan(&self, plan: PlanId) -> bool {
-        self.state().is_some_and(|resident| resident.uses_plan(plan))
     }
 }
 

@@ -198,15 +198,6 @@ impl Shards {
         answer.await.ok()?.ok()
     }
 
-    /// Residents on a plan, or about to move to it.
-    pub fn on_plan(&self, plan: PlanId) -> Vec<SubscriptionId> {
-        self.residents
-            .iter()
-            .filter(|entry| entry.uses_plan(plan))
-            .map(|entry| *entry.key())
-            .collect()
-    }
-
     /// Residents on an older version of a plan, or about to move to it.
     pub fn on_plan_behind(&self, plan: PlanId, version: u32) -> Vec<SubscriptionId> {
         let behind = self.residents.iter().filter(|entry| entry.is_behind(plan, version));

@@ -57,8 +57,7 @@ async fn revive(shards: &Shards) {
 fn retire(shards: &Shards) {
     let now = shards.deps().clock.now();
     let limits = shards.deps().limits;
-    let idle =
-        Span::from_micros(i64::try_from(limits.passivate_after.as_micros()).unwrap_or(i64::MAX));
+    let idle = Span::from(limits.passivate_after);
     let mut chosen: Vec<SubscriptionId> = Vec::new();
     let mut used: Vec<(Micros, SubscriptionId)> = Vec::new();
     let over = shards.resident().saturating_sub(limits.resident_max);

@@ -13,7 +13,7 @@ use weir_node::catalog::Catalog;
 use weir_node::clock::Clock;
 use weir_node::metrics::Metrics;
 use weir_store::billing::{ChargeFilter, ChargeRow};
-use weir_store::rows::{KeyRow, LedgerRow, NodeRow, PlanRow, SubscriptionRow, SubscriptionStatus};
+use weir_store::rows::{KeyRow, LedgerRow, NodeRow, PlanRow, SubscriptionRow};
 use weir_store::sqlite::{SqliteOptions, SqliteStore};
 use weir_store::{Fence, Store};
 
@@ -145,26 +145,8 @@ impl Books {
 }
 
 fn subscription(index: u128, plan: PlanId, now: Micros) -> SubscriptionRow {
-    SubscriptionRow {
-        id: SubscriptionId::from_uuid(Uuid::from_u128(0x0190 << 112 | index)),
-        plan,
-        next_plan: None,
-        external_id: None,
-        tenant: "default".into(),
-        api_id: None,
-        user_email: None,
-        time_zone: "UTC".into(),
-        status: SubscriptionStatus::Active,
-        started_at: Micros::EPOCH,
-        ends_at: None,
-        webhook_url: None,
-        limits: "{}".into(),
-        metadata: "{}".into(),
-        created_at: now,
-        updated_at: now,
-        revision: 1,
-        requests_used: 0,
-    }
+    let id = SubscriptionId::from_uuid(Uuid::from_u128(0x0190 << 112 | index));
+    super::row_of(id, plan, now)
 }
 
 /// The use of a story: (subscription, days ago, units), in two halves with a run between them.

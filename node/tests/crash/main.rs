@@ -58,25 +58,9 @@ async fn seed(store: &dyn Store, now: Micros) {
     for index in 0..SUBSCRIPTIONS {
         let id = subscription(index);
         let row = SubscriptionRow {
-            id,
-            plan: plan.id,
-            next_plan: None,
-            external_id: None,
-            tenant: "default".into(),
-            api_id: None,
-            user_email: None,
-            time_zone: "UTC".into(),
-            status: SubscriptionStatus::Active,
-            started_at: Micros::EPOCH,
-            ends_at: None,
-            webhook_url: None,
             // Every other one is unlimited: without escrow nothing but the interval writes its state.
             limits: if index % 2 == 1 { r#"{"requests":null}"# } else { "{}" }.into(),
-            metadata: "{}".into(),
-            created_at: now,
-            updated_at: now,
-            revision: 1,
-            requests_used: 0,
+            ..row_of(id, plan.id, now)
         };
         let mut hash = [0; 32];
         hash[..16].copy_from_slice(id.uuid().as_bytes());
@@ -89,6 +73,30 @@ async fn seed(store: &dyn Store, now: Micros) {
             revoked_at: None,
         };
         store.insert_subscription(&row, &key, &audit(now)).await.expect("it is stored");
+    }
+}
+
+/// A subscription without anything of its own.
+fn row_of(id: SubscriptionId, plan: PlanId, now: Micros) -> SubscriptionRow {
+    SubscriptionRow {
+        id,
+        plan,
+        next_plan: None,
+        external_id: None,
+        tenant: "default".into(),
+        api_id: None,
+        user_email: None,
+        time_zone: "UTC".into(),
+        status: SubscriptionStatus::Active,
+        started_at: Micros::EPOCH,
+        ends_at: None,
+        webhook_url: None,
+        limits: "{}".into(),
+        metadata: "{}".into(),
+        created_at: now,
+        updated_at: now,
+        revision: 1,
+        requests_used: 0,
     }
 }
 

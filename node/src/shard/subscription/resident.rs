@@ -113,10 +113,6 @@ impl Resident {
         }
     }
 
-    pub(in crate::shard) fn uses_plan(&self, plan: PlanId) -> bool {
-        self.definition.plan() == plan || self.definition.next_plan() == Some(plan)
-    }
-
     /// Whether it should have heard of this version of a plan, and has not.
     pub(in crate::shard) fn is_behind(&self, plan: PlanId, version: u32) -> bool {
         let terms = [Some(&self.definition.terms), self.definition.next.as_ref()];
@@ -154,8 +150,10 @@ impl Resident {
         }
         let hold_ttl = self.definition.terms.plan.hold_ttl;
         // Where nothing is bounded, two owners can do no harm.
-        let harmless = check.asks_for_nothing() || !self.meter.is_bounded();
-        if !harmless && !self.deps.ownership.may_decide(now, hold_ttl) {
+        if !self.deps.ownership.may_decide(now, hold_ttl)
+            && !check.asks_for_nothing()
+            && self.meter.is_bounded()
+        {
             return Step::Answer(self.decide_without_store(now, check));
         }
         if check.reserve.is_some() {
@@ -301,8 +299,7 @@ impl Resident {
     fn patience(&self, now: Micros) -> Span {
         let limits = &self.deps.limits;
         let prompt = self.deps.health.is_prompt(now);
-        let patience = if prompt { limits.commit_wait_max } else { limits.commit_wait };
-        Span::from_micros(i64::try_from(patience.as_micros()).unwrap_or(i64::MAX))
+        Span::from(if prompt { limits.commit_wait_max } else { limits.commit_wait })
     }
 
     /// As if the hold had never been asked for; its repeats learn the same.

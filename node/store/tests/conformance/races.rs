@@ -16,7 +16,9 @@ crate::on_both_engines!(
     a_renewal_or_a_death_and_never_both,
     a_hand_over_or_the_owners_own_claim,
     an_append_is_before_the_hand_over_or_refused,
+    a_checkpoint_is_before_the_hand_over_or_refused,
     nothing_is_handed_to_a_node_that_dies_meanwhile,
+    nothing_is_handed_to_a_node_once_it_drains,
     a_caller_that_goes_away_leaves_nothing_half_done,
     many_days_at_once_make_their_room_together,
 );
@@ -187,6 +189,51 @@ async fn an_append_is_before_the_hand_over_or_refused(fixture: Fixture) {
             Err(other) => panic!("{other:?}"),
         };
         assert_eq!(seen.expect("ledger").len(), accepted, "round {round}");
+        for node in [owner, heir] {
+            fixture.store.leave(node.incarnation).await.expect("leave");
+        }
+    }
+}
+
+async fn a_checkpoint_is_before_the_hand_over_or_refused(fixture: Fixture) {
+    let subscription = fixture.subscription("default").await;
+    for round in 0..ROUNDS {
+        let (owner, heir) = (fixture.owner("a", &[4]).await, fixture.owner("b", &[]).await);
+        let state = checkpoint(&owner, subscription.id, 4, 1, round + 1);
+        let (store, fence) = (fixture.store.clone(), owner.fence.clone());
+        let written = batch(1, vec![state.clone()]);
+        let writing = tokio::spawn(async move { store.checkpoint(&fence, &written).await });
+        let shards = offered(&owner);
+        let given = fixture.store.hand_over(owner.incarnation, heir.incarnation, &shards);
+        assert_eq!(given.await.expect("hand over").len(), 1, "round {round}");
+        // What the heir starts from is what nobody can change any more.
+        let wanted = [(subscription.id, ShardId(4), Seq(0))];
+        let loaded = fixture.store.load(&wanted).await.expect("load")[0].checkpoint.clone();
+        match writing.await.expect("a writer") {
+            Ok(()) => assert_eq!(loaded, Some(state), "round {round}"),
+            Err(Error::Fenced { .. }) => assert_ne!(loaded, Some(state), "round {round}"),
+            Err(other) => panic!("{other:?}"),
+        }
+        for node in [owner, heir] {
+            fixture.store.leave(node.incarnation).await.expect("leave");
+        }
+    }
+}
+
+async fn nothing_is_handed_to_a_node_once_it_drains(fixture: Fixture) {
+    for round in 0..ROUNDS {
+        let (owner, heir) = (fixture.owner("a", &[5, 6]).await, fixture.owner("b", &[]).await);
+        let (store, boot) = (fixture.store.clone(), heir.incarnation);
+        let draining = tokio::spawn(async move { store.drain_boot(boot).await });
+        let [first, second] = <[HandOver; 2]>::try_from(offered(&owner)).expect("two shards");
+        let (from, to) = (owner.incarnation, heir.incarnation);
+        let given = fixture.store.hand_over(from, to, &[first]).await.expect("hand over");
+        assert!(draining.await.expect("a task").expect("drain"), "round {round}");
+        let late = fixture.store.hand_over(from, to, &[second]).await.expect("hand over");
+        assert_eq!(late, [], "round {round}");
+        let states = fixture.store.shards().await.expect("shards");
+        let expected = if given.is_empty() { from } else { to };
+        assert_eq!((states[5].owner, states[6].owner), (Some(expected), Some(from)), "{round}");
         for node in [owner, heir] {
             fixture.store.leave(node.incarnation).await.expect("leave");
         }
